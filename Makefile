@@ -1,0 +1,42 @@
+# Two commands do everything on a new machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup demo test check format unit clean
+.DEFAULT_GOAL := help
+
+help: ## Show what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pinfold needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+setup: $(STAMP) ## Make the virtual environment in .venv
+
+demo: $(STAMP) ## Run real programs under pinned arguments, and a race that pinning wins
+	$(BIN)/python examples/demo.py
+
+test: check ## Run every check and every test
+	$(BIN)/python -m pytest
+
+unit: $(STAMP) ## Run the tests that need no kernel
+	$(BIN)/python -m pytest tests/unit
+
+check: $(STAMP) ## Formatting, lint, types, import contracts, generated files
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tools/gen_numbers.py --check
+
+format: $(STAMP) ## Rewrite the sources in the project's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## Remove the environment and what tests built
+	rm -rf $(VENV) .build

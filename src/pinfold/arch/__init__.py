@@ -1,0 +1,1 @@
+"""What differs between processors: registers, the call instruction, audit numbers. Data only."""

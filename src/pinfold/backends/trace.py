@@ -1,0 +1,152 @@
+"""The trace back end: for programs that pinfold starts itself, on any kernel since 6.12.
+
+The filter answers ``SECCOMP_RET_TRACE`` for a call to be judged. The task stops, its registers are
+changed to point into the pin, and the kernel runs the whole filter stack again on the changed call:
+filters outside ours judge what is really going to happen. The task stops once more when the call is
+over, and the registers are put back (the two-stop form).
+
+Putting them back at the exit stop is early enough for everything: signals are delivered, frames
+built, and calls restarted only after that stop, from registers that are the task's own again. A
+restarted call simply traps again, and is judged again.
+
+After a successful exec there is nothing to restore: the new program's registers are its own, and
+the path was copied into the kernel before the old memory went.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from pinfold.arch.x86_64 import ARGUMENTS
+from pinfold.backends.base import Deny
+
+if TYPE_CHECKING:
+    from pinfold.backends.base import Plan
+    from pinfold.pins.arena import Arena, ArenaPool, Slot
+    from pinfold.pins.install import Installer
+    from pinfold.pins.live import LiveCheck
+    from pinfold.tracee.task import Task
+
+
+class TraceBackend:
+    """Carries out plans on tasks in seccomp stops.
+
+    Args:
+        arenas: Where slots come from.
+        installer: Pins arenas in tasks.
+        live: The live check.
+
+    Preconditions: used by the tracing thread.
+    """
+
+    __slots__ = ("_arenas", "_in_flight", "_installer", "_live")
+
+    def __init__(self, arenas: ArenaPool, installer: Installer, live: LiveCheck) -> None:
+        self._arenas = arenas
+        self._installer = installer
+        self._live = live
+        # By task id: the slot, and (register, value) pairs to put back at the exit stop.
+        self._in_flight: dict[int, tuple[Slot, tuple[tuple[int, int], ...]]] = {}
+
+    def slot_for(self, task: Task) -> Slot | int:
+        """Returns a slot for the task's trapped call, or says that this stop is dealt with.
+
+        An int means that the task was resumed already: 0 when it makes its call again, because the
+        arena had to be pinned first; else the errno that its call failed with.
+
+        Preconditions: the task is in a seccomp stop, its registers are loaded.
+
+        Raises:
+            TraceeGone: The task died.
+        """
+        self.finished(task)
+        try:
+            slot = self._arenas.take()
+        except OSError as error:
+            failed = error.errno or errno.ENOMEM
+            self.deny(task, Deny(failed))
+            return failed
+        pinned = False
+        try:
+            pinned = self._is_pinned(task, slot.arena)
+            if pinned:
+                self._in_flight[task.tid] = (slot, ())
+                return slot
+            failed = self._installer.install(task, slot.arena)
+        except OSError as error:
+            # Not allowed to look at the task (a non-dumpable image), or out of descriptors.
+            failed = error.errno or errno.EPERM
+            task.load()
+            task.skip_call(-failed)
+        finally:
+            if not pinned:
+                self._arenas.give_back(slot)
+        task.resume()
+        return failed
+
+    def _is_pinned(self, task: Task, arena: Arena) -> bool:
+        base = task.space.pins.get(arena.number)
+        if base is None:
+            return False
+        if self._live.pinned(task.tid, arena, base):
+            return True
+        del task.space.pins[arena.number]
+        return False
+
+    def carry_out(self, task: Task, slot: Slot, plan: Plan) -> None:
+        """Does what the engine decided, and resumes the task.
+
+        Preconditions: ``slot`` came from :meth:`slot_for` in this same stop.
+
+        Raises:
+            TraceeGone: The task died; its slot is given back by :meth:`finished`.
+        """
+        if isinstance(plan, Deny):
+            self.finished(task)
+            self.deny(task, plan)
+            return
+        start = task.space.pins[slot.arena.number] + slot.offset
+        registers = task.registers
+        saved = []
+        for index, offset in plan.pointers:
+            register = ARGUMENTS[index]
+            saved.append((register, registers[register]))
+            registers[register] = start + offset
+        self._in_flight[task.tid] = (slot, tuple(saved))
+        if len(saved) == 1:
+            register = saved[0][0]
+            task.poke(register, registers[register])
+        else:
+            task.store(registers)
+        task.resume_to_exit()
+
+    def deny(self, task: Task, plan: Deny) -> None:
+        """Makes the task's trapped call fail, and resumes the task."""
+        task.skip_call(-plan.errno)
+        task.resume()
+
+    def exit_stop(self, task: Task) -> None:
+        """Puts the registers back after a redirected call, and resumes the task."""
+        flight = self._in_flight.pop(task.tid, None)
+        if flight is not None:
+            slot, saved = flight
+            self._arenas.give_back(slot)
+            for register, value in saved:
+                task.poke(register, value)
+        task.resume()
+
+    def finished(self, task: Task) -> None:
+        """Gives back the slot of a call that ended without an exit stop (exec, death)."""
+        flight = self._in_flight.pop(task.tid, None)
+        if flight is not None:
+            self._arenas.give_back(flight[0])
+
+    def executed(self, task: Task) -> None:
+        """Forgets what was pinned in the memory that an exec replaced."""
+        self.finished(task)
+        self._live.forget(task.tid)
+
+    def gone(self, task: Task) -> None:
+        """Forgets a task that ended."""
+        self.executed(task)

@@ -1,0 +1,1 @@
+"""Starting COMMAND: fork, confine, filter, hand over, exec."""

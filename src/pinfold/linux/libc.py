@@ -1,0 +1,75 @@
+"""The one place where C functions are loaded and called.
+
+``ctypes`` passes Python ints as C ``int`` unless told otherwise, which cuts pointers on a 64-bit
+machine without a word; so every function used by pinfold gets its argument types here, and callers
+elsewhere see Python functions that raise ``OSError`` with the errno and the name of the call.
+
+Functions are looked up with ``library["name"]``, which makes a fresh function object each time: the
+argument types set here cannot be changed by, or leak into, other users of ``ctypes``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_library: Final = ctypes.CDLL(None, use_errno=True)
+
+
+def function(name: str, result: Any, *arguments: Any) -> Callable[..., int]:
+    """Returns the C function ``name`` with its types set: ctypes types, result first."""
+    found = _library[name]
+    found.restype = result
+    found.argtypes = arguments
+    return found
+
+
+_syscall = function("syscall", ctypes.c_long, *[ctypes.c_long] * 7)
+_prctl = function("prctl", ctypes.c_int, ctypes.c_int, *[ctypes.c_ulong] * 4)
+
+
+def error(call: str, subject: object = None) -> OSError:
+    """Returns the ``OSError`` for the calling thread's current C errno.
+
+    Args:
+        call: Name of the function that failed.
+        subject: What it was called on (a path, a task id), for the message.
+    """
+    number = ctypes.get_errno()
+    where = call if subject is None else f"{call} {subject}"
+    return OSError(number, f"{where}: {os.strerror(number)}")
+
+
+def syscall(name: str, number: int, *args: int) -> int:
+    """Returns the result of system call ``number`` made by this thread.
+
+    Args:
+        name: Its name, for the message of an error.
+        number: Its number on this machine.
+        *args: At most six integers or addresses; missing ones are zero.
+
+    Raises:
+        OSError: The kernel answered with an errno.
+
+    Kernel: ``syscall(2)``.
+    """
+    result = _syscall(number, *args, *(0,) * (6 - len(args)))
+    if result == -1:
+        raise error(name)
+    return result
+
+
+def prctl(option: int, *args: int) -> int:
+    """Returns the result of ``prctl(2)``; missing arguments are zero.
+
+    Raises:
+        OSError: The kernel answered with an errno.
+    """
+    result = _prctl(option, *args, *(0,) * (4 - len(args)))
+    if result == -1:
+        raise error(f"prctl({option})")
+    return result

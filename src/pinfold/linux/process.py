@@ -1,0 +1,50 @@
+"""Process ids, descriptors and flags: ``pidfd_*``, ``tgkill``, ``prctl``."""
+
+from __future__ import annotations
+
+from pinfold.linux import libc
+from pinfold.syscalls.numbers import X86_64 as NR
+from pinfold.uapi import prctl as abi
+
+
+def take_descriptor(pidfd: int, number: int) -> int:
+    """Returns a copy, in this process, of descriptor ``number`` of the process behind ``pidfd``.
+
+    Raises:
+        OSError: EPERM without ptrace permission over it, EBADF when it has no such descriptor.
+
+    Kernel: ``pidfd_getfd(2)``.
+    """
+    return libc.syscall("pidfd_getfd", NR["pidfd_getfd"], pidfd, number)
+
+
+def signal_thread(tgid: int, tid: int, signal: int) -> None:
+    """Sends a signal to one thread.
+
+    Raises:
+        OSError: ESRCH when it is gone.
+
+    Kernel: ``tgkill(2)``.
+    """
+    libc.syscall("tgkill", NR["tgkill"], tgid, tid, signal)
+
+
+def set_dumpable(flag: bool) -> None:
+    """Says whether processes with our user id may trace us and read our memory.
+
+    Kernel: ``PR_SET_DUMPABLE`` in ``prctl(2)``.
+    """
+    libc.prctl(abi.PR_SET_DUMPABLE, int(flag))
+
+
+def is_dumpable() -> bool:
+    """Returns whether :func:`set_dumpable` was last given true (the default)."""
+    return libc.prctl(abi.PR_GET_DUMPABLE) == 1
+
+
+def die_with_parent(signal: int) -> None:
+    """Asks the kernel to send us ``signal`` when the thread that forked us ends.
+
+    Kernel: ``PR_SET_PDEATHSIG`` in ``prctl(2)``.
+    """
+    libc.prctl(abi.PR_SET_PDEATHSIG, signal)

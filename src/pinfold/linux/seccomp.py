@@ -1,0 +1,114 @@
+"""Filters and their listeners: ``seccomp(2)`` and the ioctls of ``seccomp_unotify(2)``."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+from typing import NamedTuple
+
+from pinfold.linux import libc
+from pinfold.syscalls.numbers import X86_64 as NR
+from pinfold.uapi import bpf
+from pinfold.uapi import seccomp as abi
+
+
+class FilterProgram:
+    """A filter ready to be installed: made before a fork, so that the child only makes one call.
+
+    Args:
+        code: An array of ``struct sock_filter``.
+    """
+
+    __slots__ = ("_code", "_program")
+
+    def __init__(self, code: bytes) -> None:
+        self._code = ctypes.create_string_buffer(code, len(code))
+        length = len(code) // bpf.SOCK_FILTER.size
+        packed = bpf.SOCK_FPROG.pack(length, ctypes.addressof(self._code))
+        self._program = ctypes.create_string_buffer(packed, len(packed))
+
+    def install(self, flags: int = 0) -> int:
+        """Installs the filter on the calling thread; returns a listener with ``NEW_LISTENER``.
+
+        Raises:
+            OSError: EBUSY when an outer filter has a listener already (one in a chain); EACCES
+                without ``no_new_privs`` or CAP_SYS_ADMIN; EINVAL for a malformed program.
+        """
+        return libc.syscall(
+            "seccomp",
+            NR["seccomp"],
+            abi.SECCOMP_SET_MODE_FILTER,
+            flags,
+            ctypes.addressof(self._program),
+        )
+
+
+class RawNotification(NamedTuple):
+    """``struct seccomp_notif``; ``pid`` is a *thread* id, as seen by the reader."""
+
+    id: int
+    pid: int
+    flags: int
+    nr: int
+    arch: int
+    instruction_pointer: int
+    args: tuple[int, int, int, int, int, int]
+
+
+def receive(listener: int) -> RawNotification:
+    """Returns the next notification; blocks until there is one.
+
+    Raises:
+        OSError: ENOENT when the call went away before it was received (its thread was killed or
+            interrupted); EINTR.
+    """
+    buffer = bytearray(abi.SECCOMP_NOTIF.size)
+    fcntl.ioctl(listener, abi.SECCOMP_IOCTL_NOTIF_RECV, buffer)
+    cookie, pid, flags, nr, arch, ip, *args = abi.SECCOMP_NOTIF.unpack(buffer)
+    a, b, c, d, e, f = args
+    return RawNotification(cookie, pid, flags, nr, arch, ip, (a, b, c, d, e, f))
+
+
+def send(listener: int, cookie: int, *, value: int = 0, error: int = 0, flags: int = 0) -> None:
+    """Answers a notification.
+
+    Args:
+        listener: The listener descriptor.
+        cookie: Its id.
+        value: What the call returns, where ``error`` is 0.
+        error: A negative errno.
+        flags: ``SECCOMP_USER_NOTIF_FLAG_CONTINUE``.
+
+    Raises:
+        OSError: ENOENT when it is gone; EINPROGRESS when it was answered already.
+    """
+    reply = bytearray(abi.SECCOMP_NOTIF_RESP.pack(cookie, value, error, flags))
+    fcntl.ioctl(listener, abi.SECCOMP_IOCTL_NOTIF_SEND, reply)
+
+
+def add_descriptor(
+    listener: int, cookie: int, descriptor: int, *, newfd: int = 0, newfd_flags: int, flags: int
+) -> int:
+    """Puts a copy of ``descriptor`` into the notifying task; returns its number there.
+
+    Raises:
+        OSError: EMFILE when the task's table is full; ENOENT when the notification is gone.
+
+    Kernel: ``SECCOMP_IOCTL_NOTIF_ADDFD`` in ``seccomp_unotify(2)``.
+    """
+    argument = abi.SECCOMP_NOTIF_ADDFD.pack(cookie, flags, descriptor, newfd, newfd_flags)
+    return fcntl.ioctl(listener, abi.SECCOMP_IOCTL_NOTIF_ADDFD, argument_buffer(argument))
+
+
+def argument_buffer(data: bytes) -> bytearray:
+    """Returns a mutable copy: with an immutable one ``fcntl.ioctl`` returns bytes, not the result."""
+    return bytearray(data)
+
+
+def set_flags(listener: int, flags: int) -> None:
+    """Sets listener flags such as ``SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP`` (Linux 6.6).
+
+    Raises:
+        OSError: EINVAL where the kernel does not know a flag.
+    """
+    fcntl.ioctl(listener, abi.SECCOMP_IOCTL_NOTIF_SET_FLAGS, flags)

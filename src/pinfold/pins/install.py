@@ -1,0 +1,175 @@
+"""Putting an arena into a task's memory: deliver the memfd, map, seal, close, verify.
+
+The task is in the seccomp stop of a trapped call. That call is changed into ``getpid`` with a
+secret in its arguments, which our filter (and nobody else's) answers with a notification; the memfd
+is handed over in the reply (``SECCOMP_ADDFD_FLAG_SEND``). ``getpid``, because filters outside and
+inside ours let it through, where an unused number would be refused by a container's. Then ``mmap``,
+``mseal`` and ``close`` are injected, the kernel is asked what is there now, and the instruction
+pointer goes back so that the original call is made again, and traps again.
+
+While the descriptor is open in the target, another of its threads may copy it. That gains it read
+access to the arena, which it has anyway: the memfd is sealed against writing, resizing and more
+seals. Between ``mmap`` and ``mseal`` a thread may replace the mapping; then it is the replacement
+that is sealed, and the check that follows sees it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+from typing import TYPE_CHECKING, Final
+
+from pinfold.arch.x86_64 import (
+    ARGUMENTS,
+    NO_SYSCALL,
+    ORIG_RAX,
+    RAX,
+    RIP,
+    SYSCALL_LENGTH,
+)
+from pinfold.linux import seccomp
+from pinfold.syscalls.numbers import X86_64 as NR
+from pinfold.tracee import stops
+from pinfold.tracee.inject import Injector
+from pinfold.uapi import mman
+from pinfold.uapi import ptrace as ptrace_abi
+from pinfold.uapi import seccomp as seccomp_abi
+
+if TYPE_CHECKING:
+    from pinfold.pins.arena import Arena
+    from pinfold.pins.live import LiveCheck
+    from pinfold.tracee.task import Task
+    from pinfold.tracee.waits import Waits
+
+DELIVERY_CALL: Final = NR["getpid"]
+
+_MMAP: Final = NR["mmap"]
+_MUNMAP: Final = NR["munmap"]
+_MSEAL: Final = NR["mseal"]
+_CLOSE: Final = NR["close"]
+_ERESTARTSYS: Final = 512
+_POLL_MS: Final = 20
+_TOP: Final = 1 << 56
+
+
+class Installer:
+    """Installs arenas in stopped tasks.
+
+    Args:
+        waits: The tracing thread's wait queue.
+        listener: The listener of the sandbox's filter.
+        secret: The two arguments that make ``DELIVERY_CALL`` a request for the memfd.
+        live: Verifies what was installed.
+
+    Preconditions: used by the tracing thread.
+    """
+
+    __slots__ = ("_listener", "_live", "_poll", "_secret", "_waits")
+
+    def __init__(
+        self, waits: Waits, listener: int, secret: tuple[int, int], live: LiveCheck
+    ) -> None:
+        self._waits = waits
+        self._listener = listener
+        self._secret = secret
+        self._live = live
+        self._poll = select.poll()
+        self._poll.register(listener, select.POLLIN)
+
+    def install(self, task: Task, arena: Arena) -> int:
+        """Pins ``arena`` in the task's memory and records it in ``task.space``.
+
+        Returns 0 when the original call is about to be made again (with the pin in place, or
+        because a signal came first), or the errno that the original call will return instead.
+        Either way the task is to be resumed freely.
+
+        Preconditions: the task is in the seccomp stop of a call.
+
+        Raises:
+            TraceeGone: The task died.
+        """
+        with Injector(task, self._waits) as inject:
+            after = inject.after
+            number = after[ORIG_RAX]
+            outcome = self._install(task, arena, inject)
+            after[ORIG_RAX] = NO_SYSCALL
+            if outcome:
+                after[RAX] = (1 << 64) - outcome
+            else:
+                after[RIP] -= SYSCALL_LENGTH
+                after[RAX] = number
+        return outcome
+
+    def _install(self, task: Task, arena: Arena, inject: Injector) -> int:
+        descriptor = self._deliver(task, arena, inject)
+        if descriptor < 0:
+            return 0 if descriptor == -_ERESTARTSYS else -descriptor
+        base = inject.call(
+            _MMAP, 0, arena.size, mman.PROT_READ, mman.MAP_SHARED, descriptor, 0
+        )
+        sealed = 0 < base < _TOP and inject.call(_MSEAL, base, arena.size, 0) == 0
+        inject.call(_CLOSE, descriptor)
+        if sealed and self._live.pinned(task.tid, arena, base):
+            task.space.pins[arena.number] = base
+            return 0
+        if base < 0:
+            return errno.ENOMEM
+        inject.call(_MUNMAP, base, arena.size)
+        return errno.EPERM
+
+    def _deliver(self, task: Task, arena: Arena, inject: Injector) -> int:
+        # Returns the descriptor's number in the task, or a negative errno.
+        registers = task.load()
+        registers[ORIG_RAX] = DELIVERY_CALL
+        registers[ARGUMENTS[0]], registers[ARGUMENTS[1]] = self._secret
+        task.store(registers)
+        task.resume(0, ptrace_abi.PTRACE_SYSCALL)
+        given = -errno.EPERM
+        while True:
+            for _ in self._poll.poll(_POLL_MS):
+                answer = self._answer(task, arena)
+                if answer is not None:
+                    given = answer
+            # Only a look: the notification may still be on its way.
+            status = self._waits.poll(task.tid)
+            if status is None:
+                continue
+            if inject.reached(status, stops.SYSCALL_STOP):
+                break
+            task.resume(0, ptrace_abi.PTRACE_SYSCALL)
+        if given < 0 and inject.result() == -_ERESTARTSYS:
+            return -_ERESTARTSYS
+        return given
+
+    def _answer(self, task: Task, arena: Arena) -> int | None:
+        # Receives one notification; returns what came of it if it was this task's.
+        try:
+            notification = seccomp.receive(self._listener)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.EINTR):
+                return None
+            raise
+        try:
+            if notification.pid != task.tid:
+                seccomp.send(self._listener, notification.id, error=-errno.ENOSYS)
+                return None
+            return seccomp.add_descriptor(
+                self._listener,
+                notification.id,
+                arena.fd,
+                newfd_flags=os.O_CLOEXEC,
+                flags=seccomp_abi.SECCOMP_ADDFD_FLAG_SEND,
+            )
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return None
+            return self._refuse(notification.id, error.errno)
+
+    def _refuse(self, cookie: int, number: int) -> int:
+        try:
+            seccomp.send(self._listener, cookie, error=-number)
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise
+        return -number

@@ -1,0 +1,121 @@
+"""The live check: is our pin, and nothing else, at this address of this task's memory *now*?
+
+Bookkeeping cannot answer that. A forked child may lack a mapping that its parent has
+(``MADV_DONTFORK``), an exec drops all of them, and either may then map memory of its own at the old
+address. So before each redirect the kernel is asked (``PROCMAP_QUERY``) about the mapping that
+covers the slot, and it must be
+
+* shared, readable, not writable,
+* of our memfd: same device, same inode,
+* with the file offset that puts the arena's first byte at the pin's base. (Another offset would
+  show the kernel a different slot, which somebody else's verdict is attached to.)
+* one mapping over the whole pin.
+
+That it is *sealed*, and so stays, follows from how it came there: ``pins.install`` seals before it
+verifies, a fork copies the seal along, and the filter refuses ``MADV_DONTFORK``, the one way to
+have a child without it.
+
+The descriptor of ``/proc/TID/maps`` is bound to the address space it was opened on. It is kept per
+*task*, opened through that very task, and dropped at each of its exec events; only exec gives a
+task another address space. Descriptors are few in some environments: the least recently used one
+is closed when there are too many.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final
+
+from pinfold.errors import TraceeGone
+from pinfold.linux.maps import MapsQuery, open_maps
+from pinfold.uapi.procmap import (
+    PROCMAP_QUERY_VMA_READABLE,
+    PROCMAP_QUERY_VMA_SHARED,
+    PROCMAP_QUERY_VMA_WRITABLE,
+)
+
+if TYPE_CHECKING:
+    from pinfold.linux.maps import Mapping
+    from pinfold.pins.arena import Arena
+
+_RIGHTS: Final = (
+    PROCMAP_QUERY_VMA_READABLE | PROCMAP_QUERY_VMA_WRITABLE | PROCMAP_QUERY_VMA_SHARED
+)
+_AS_PINNED: Final = PROCMAP_QUERY_VMA_READABLE | PROCMAP_QUERY_VMA_SHARED
+
+
+def shows(mapping: Mapping | None, arena: Arena, base: int) -> bool:
+    """Returns whether a mapping is the whole of ``arena``, as pinned at ``base``."""
+    return (
+        mapping is not None
+        and mapping.flags & _RIGHTS == _AS_PINNED
+        and mapping.inode == arena.inode
+        and (mapping.major, mapping.minor) == arena.device
+        and mapping.start <= base
+        and mapping.end >= base + arena.size
+        and mapping.start - mapping.offset == base
+    )
+
+
+class LiveCheck:
+    """Answers whether an arena is pinned in a task, by asking the kernel.
+
+    Args:
+        limit: Descriptors to keep open at most; None takes a quarter of RLIMIT_NOFILE.
+
+    Preconditions: used by the tracing thread, on stopped tasks.
+    """
+
+    __slots__ = ("_limit", "_maps", "_query")
+
+    def __init__(self, limit: int | None = None) -> None:
+        if limit is None:
+            soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+            limit = max(2, min(soft // 4, 1024))
+        self._limit = limit
+        self._maps: OrderedDict[int, int] = OrderedDict()
+        self._query = MapsQuery()
+
+    def pinned(self, tid: int, arena: Arena, base: int) -> bool:
+        """Returns whether the task's memory shows ``arena`` at ``base`` right now.
+
+        Raises:
+            TraceeGone: The task died.
+            OSError: EACCES or EPERM when the task may not be looked at; EMFILE.
+        """
+        maps = self._maps.get(tid)
+        if maps is None:
+            maps = self._open(tid)
+        try:
+            return shows(self._query.at(maps, base), arena, base)
+        except OSError as error:
+            if error.errno != errno.ESRCH:
+                raise
+            self.forget(tid)
+            raise TraceeGone(tid) from error
+
+    def forget(self, tid: int) -> None:
+        """Drops what is kept of a task: it executed a program, or it is gone."""
+        maps = self._maps.pop(tid, None)
+        if maps is not None:
+            os.close(maps)
+
+    def close(self) -> None:
+        """Closes every descriptor."""
+        while self._maps:
+            os.close(self._maps.popitem()[1])
+
+    def _open(self, tid: int) -> int:
+        while len(self._maps) >= self._limit:
+            os.close(self._maps.popitem(last=False)[1])
+        try:
+            maps = open_maps(tid)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ESRCH):
+                raise TraceeGone(tid) from error
+            raise
+        self._maps[tid] = maps
+        return maps

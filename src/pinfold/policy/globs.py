@@ -1,0 +1,249 @@
+r"""Globs over normal names, matched in time linear in the path whatever the patterns are.
+
+The language, over *bytes*:
+
+==========  ======================================================================================
+``*``       any run of bytes without ``/``, also an empty one
+``**``      any run of bytes; ``/**/`` is also a single ``/``, so ``/a/**/b`` matches ``/a/b``
+``?``       one byte that is not ``/``
+``[a-z]``   one byte of the set, never ``/``; ``[!a]`` and ``[^a]`` one byte outside it
+``\x``      the byte ``x`` itself, also inside ``[]``
+==========  ======================================================================================
+
+A pattern begins with ``/`` or ``**``. One without any of the wildcards above names a file *and
+everything below it*: whoever denies a directory means its contents. One with a wildcard matches
+what it spells and nothing else, so ``/home/*/.ssh`` is the directory and ``/home/*/.ssh/**`` is
+what lies below, and not the directory. The root is a name without components: of the wildcard
+patterns only a bare ``**`` matches it. In UTF-8 a letter such as ``é`` is two bytes, so it takes
+``??``, and a set can hold it only in part; ``*`` does not mind.
+
+Paths come from a hostile target, up to 4,096 bytes each, so matching must not be a search with
+backtracking, which ``re`` and ``fnmatch`` are: ``/*a*a*a*a*b`` takes them time that grows with a
+power of the path's length. Instead:
+
+- Patterns without wildcards go into a tree of dictionaries. Any number of them costs one lookup for
+  each component of the path, and usually ends at the first or second.
+- All others become *one* nondeterministic automaton. A pattern of ``n`` byte tokens has ``n + 1``
+  states in a row, numbered on from those of the pattern before; the set of states that are alive
+  is one Python int. For a byte ``c``::
+
+      alive = (alive & advance[c]) << 1 | alive & stay
+
+  ``advance[c]`` holds the states whose next token takes ``c``, ``stay`` those before a star. The
+  last state of a pattern is in no ``advance``, so nothing runs over into the next pattern. A slash
+  has a step of its own: only ``**`` stays, and the state between the slashes of ``/**/`` is left at
+  the moment it is entered, through ``skip``. The lowest surviving last state is the first pattern.
+
+The step count is the path's length. The cost of one step grows with the number of states, a word
+for each 30 of them, up to the last pattern that is still alive.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+from pinfold.errors import PolicyError
+from pinfold.policy.names import Tree, normalise, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+class _Star(Enum):
+    NAME = auto()
+    DEEP = auto()
+
+
+_Token = bytes | _Star
+"""A set of bytes of which one is taken, or a star."""
+
+_NOT_SLASH = bytes(byte for byte in range(256) if byte != 0x2F)
+_SPECIAL = b"*?[\\\0"
+
+
+def malformed(text: bytes, at: int, problem: str) -> PolicyError:
+    """Returns the error for a rule's ``text`` whose byte ``at`` is wrong, with a caret under it.
+
+    Args:
+        text: The rule as it was written.
+        at: Index into ``text``, or its length for something missing at the end.
+        problem: What is wrong and what to write instead.
+    """
+    caret = " " * len(printable(text[:at])) + "^"
+    return PolicyError(f"byte {at + 1}: {problem}\n  {printable(text)}\n  {caret}")
+
+
+class GlobSet:
+    """An ordered set of patterns.
+
+    Args:
+        patterns: Globs in the language of the module head.
+
+    Raises:
+        PolicyError: A pattern is malformed, or could never match a normal name.
+    """
+
+    def __init__(self, patterns: Sequence[bytes]) -> None:
+        self._literals: Tree[int] = Tree()
+        wild: list[tuple[int, list[_Token]]] = []
+        for index, pattern in enumerate(patterns):
+            name, tokens = parse(pattern)
+            if name is None:
+                wild.append((index, tokens))
+            elif self._literals.deepest(name) is None:  # else an earlier pattern covers it
+                self._literals.insert(name, index)
+        self._compile(wild)
+
+    def _compile(self, wild: Iterable[tuple[int, list[_Token]]]) -> None:
+        advance: list[list[int]] = [[] for _ in range(256)]
+        start: list[int] = []
+        stay: list[int] = []
+        deep: list[int] = []
+        skip: list[int] = []
+        final: dict[int, int] = {}
+        state = 0
+        for index, tokens in wild:
+            start.append(state)
+            for position, token in enumerate(tokens):
+                if isinstance(token, bytes):
+                    for byte in token:
+                        advance[byte].append(state)
+                    state += 1
+                    continue
+                stay.append(state)
+                if token is _Star.DEEP:
+                    deep.append(state)
+                    around = tokens[position - 1 : position], tokens[position + 1 : position + 2]
+                    if around == ([b"/"], [b"/"]):
+                        skip.append(state)
+            final[state] = index
+            state += 1
+        self._start = _bits(start)
+        self._advance = [_bits(states) for states in advance]
+        self._stay = _bits(stay)
+        self._deep = _bits(deep)
+        self._skip = _bits(skip)
+        self._final = _bits(final)
+        self._index = {state + 1: index for state, index in final.items()}
+
+    def match(self, path: bytes) -> int:
+        """Returns the index of the first pattern that matches the normal name ``path``, or -1."""
+        literal = self._literals.deepest(path)
+        wild = self._run(path) if self._start else -1
+        if literal is None:
+            return wild
+        return literal if wild < 0 else min(literal, wild)
+
+    def _run(self, path: bytes) -> int:
+        alive = self._start
+        advance = self._advance
+        stay = self._stay
+        for component in path.split(b"/")[1:] if path != b"/" else ():
+            entered = (alive & advance[0x2F]) << 1
+            alive = entered | (entered & self._skip) << 1 | alive & self._deep
+            for byte in component:
+                alive = (alive & advance[byte]) << 1 | alive & stay
+            if not alive:
+                return -1
+        hits = alive & self._final
+        return self._index[(hits & -hits).bit_length()] if hits else -1
+
+
+def _bits(states: Iterable[int]) -> int:
+    """Returns the int with these bits set; one pass, where ``|=`` would copy the int each time."""
+    mask = bytearray()
+    for state in sorted(states):
+        mask.extend(bytes((state >> 3) + 1 - len(mask)))
+        mask[state >> 3] |= 1 << (state & 7)
+    return int.from_bytes(mask, "little")
+
+
+def parse(pattern: bytes) -> tuple[bytes | None, list[_Token]]:
+    """Returns the name that a pattern without wildcards spells, or else None and its tokens.
+
+    Raises:
+        PolicyError: ``pattern`` is malformed, or could never match a normal name.
+    """
+    simple = pattern.startswith(b"/") and pattern.translate(None, _SPECIAL) == pattern
+    if simple and normalise(pattern) == pattern:
+        return pattern, []
+    if not pattern.startswith((b"/", b"**")):
+        raise malformed(pattern, 0, "a pattern begins with `/` or `**`; perhaps write `**/` before")
+    if b"\0" in pattern:
+        raise malformed(pattern, pattern.index(b"\0"), "no file name has a NUL byte; remove it")
+    tokens: list[_Token] = []
+    wild = False
+    first, begin = 0, 0  # of the component being read: its first token, its first byte
+    at = 0
+    while at < len(pattern):
+        token, after, plain = _token(pattern, at)
+        wild |= not plain
+        if token == b"/":
+            if at:
+                _check_component(pattern, begin, tokens[first:])
+            if tokens[-3:] == [_Star.DEEP, b"/", _Star.DEEP]:
+                del tokens[-2:]  # `**/**/` is `**/`; so no two states with a skip are in a row
+            first, begin = len(tokens) + 1, after
+        tokens.append(token)
+        at = after
+    _check_component(pattern, begin, tokens[first:])
+    return None if wild else b"".join(token for token in tokens if isinstance(token, bytes)), tokens
+
+
+def _token(pattern: bytes, at: int) -> tuple[_Token, int, bool]:
+    """Returns the token at ``at``, where the next one begins, and whether it is no wildcard."""
+    byte = pattern[at : at + 1]
+    if byte == b"\\":
+        if at + 1 == len(pattern):
+            raise malformed(pattern, at, r"`\` escapes nothing; write `\\` for a backslash")
+        return pattern[at + 1 : at + 2], at + 2, True
+    if byte == b"*":
+        after = len(pattern) - len(pattern[at:].lstrip(b"*"))
+        return _Star.NAME if after == at + 1 else _Star.DEEP, after, False
+    if byte == b"?":
+        return _NOT_SLASH, at + 1, False
+    if byte == b"[":
+        return *_parse_set(pattern, at), False
+    return byte, at + 1, True
+
+
+def _check_component(pattern: bytes, begin: int, tokens: list[_Token]) -> None:
+    if not tokens:
+        at = max(begin - 1, 0)
+        raise malformed(pattern, at, "names never have an empty component; remove this `/`")
+    if tokens in ([b"."], [b".", b"."]):
+        raise malformed(pattern, begin, "names never have a component `.` or `..`; fold it")
+
+
+def _parse_set(pattern: bytes, at: int) -> tuple[bytes, int]:
+    """Returns the bytes that the set at ``pattern[at:]`` takes, and where the pattern goes on."""
+    listed: set[int] = set()
+    begin = at
+    at += 1
+    negated = pattern[at : at + 1] in {b"!", b"^"}
+    at += negated
+    first = at
+    while pattern[at : at + 1] != b"]" or at == first:
+        low, after = _member(pattern, at, begin)
+        high = low
+        if pattern[after : after + 1] == b"-" and pattern[after + 1 : after + 2] not in {b"", b"]"}:
+            high, after = _member(pattern, after + 1, begin)
+        if high < low:
+            raise malformed(pattern, at, "this range is empty; exchange its ends")
+        listed.update(range(low, high + 1))
+        at = after
+    return bytes(byte for byte in _NOT_SLASH if (byte in listed) != negated), at + 1
+
+
+def _member(pattern: bytes, at: int, begin: int) -> tuple[int, int]:
+    """Returns the byte at ``at`` of a set that began at ``begin``, and where the set goes on."""
+    if pattern[at : at + 1] == b"\\":
+        at += 1
+    if at >= len(pattern):
+        raise malformed(
+            pattern, begin, r"`[` is never closed; add `]`, or write `\[` for a bracket"
+        )
+    if pattern[at] == 0x2F:
+        raise malformed(pattern, at, r"a set never takes `/`; close it before, or write `\[`")
+    return pattern[at], at + 1

@@ -1,0 +1,195 @@
+"""Path rules: which names a call may use, and which names stand for others.
+
+A call's path can mean more than one name (a ``..`` behind a symbolic link, see
+:mod:`pinfold.policy.names`). A deny holds if *any* of them matches, since the target chooses which
+spelling to use; a map goes by the first that has one. What a map gives is judged by the denies
+again, and never mapped again.
+
+These are rules about strings: a link, a bind mount or a second name of the same file passes them.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from pinfold.errors import InternalError, PolicyError
+from pinfold.policy.globs import GlobSet, malformed, parse
+from pinfold.policy.names import Tree, join, normalise, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ALLOW: Final = "allow"
+DENY: Final = "deny"
+REDIRECT: Final = "redirect"
+
+_CACHED: Final = 2048
+"""Verdicts kept. Paths of a hostile target fill that with 24 MiB at most; usual ones take a tenth
+of a kilobyte each."""
+
+
+class Verdict(NamedTuple):
+    """What becomes of a call."""
+
+    action: str
+    """``ALLOW``, ``DENY`` or ``REDIRECT``."""
+
+    rule: str | None
+    """The rule that says so, as on the command line (``deny /etc/shadow``, ``map /a=/b``)."""
+
+    path: bytes | None
+    """For ``REDIRECT``, the absolute path to use instead."""
+
+    errno: int
+    """For ``DENY``, what the call answers; else 0."""
+
+
+_ALLOWED: Final = Verdict(ALLOW, None, None, 0)
+
+
+class _Map(NamedTuple):
+    source: bytes
+    target: bytes
+    rule: str
+
+    def apply(self, name: bytes) -> bytes:
+        rest = name[len(self.source) :].lstrip(b"/")  # at most one slash: both are normal names
+        return self.target if not rest else self.target.rstrip(b"/") + b"/" + rest
+
+
+class PathRules:
+    """The maps and denies of one policy.
+
+    Args:
+        maps: Pairs FROM, TO of absolute paths; FROM stands for itself and everything below it.
+        denies: Globs, see :mod:`pinfold.policy.globs`; the first that matches is the one named.
+
+    Raises:
+        PolicyError: A path or glob is malformed, or two maps have the same FROM.
+    """
+
+    def __init__(self, maps: Sequence[tuple[bytes, bytes]], denies: Sequence[bytes]) -> None:
+        self.empty: Final = not maps and not denies
+        """Whether there are no rules, so that every verdict is ``ALLOW``."""
+
+        self._maps: Tree[_Map] = Tree()
+        seen: dict[bytes, str] = {}
+        for source, target in maps:
+            rule = f"map {printable(_escape(source))}={printable(_escape(target))}"
+            one = _Map(_absolute(source, rule), _absolute(target, rule), rule)
+            if one.source in seen:
+                raise PolicyError(f"{rule}: {seen[one.source]} already maps that name; keep one")
+            seen[one.source] = rule
+            self._maps.insert(one.source, one)
+        self._globs: Final = GlobSet(denies)
+        self._denials: Final = [
+            Verdict(DENY, f"deny {printable(glob)}", None, errno.EACCES) for glob in denies
+        ]
+        self._cache: Final[dict[tuple[tuple[bytes, ...], bool], Verdict]] = {}
+
+    def judge(self, names: tuple[bytes, ...], directory: bool = False) -> Verdict:
+        """Returns the verdict on a path.
+
+        Args:
+            names: The normal names that it may mean, the most likely first.
+            directory: Whether its spelling insists on a directory, which a redirect must keep.
+
+        Raises:
+            InternalError: There are no names, or one is not normal, so rules could be passed by.
+        """
+        key = (names, directory)
+        verdict = self._cache.get(key)
+        if verdict is None:
+            verdict = self._decide(names, directory)
+            if len(self._cache) >= _CACHED:
+                self._cache.clear()
+            self._cache[key] = verdict
+        return verdict
+
+    def _decide(self, names: tuple[bytes, ...], directory: bool) -> Verdict:
+        if not names:
+            raise InternalError("no name to judge")
+        match = self._globs.match
+        for name in names:
+            if normalise(name) != name:
+                raise InternalError(f"not a normal name: {name!r}")
+            denied = match(name)
+            if denied >= 0:
+                return self._denials[denied]
+        for name in names:
+            one = self._maps.deepest(name)
+            if one is not None:
+                break
+        else:
+            return _ALLOWED
+        mapped = one.apply(name)
+        denied = match(mapped)
+        if denied >= 0:
+            return self._denials[denied]
+        return Verdict(
+            REDIRECT, one.rule, mapped + b"/" if directory and mapped != b"/" else mapped, 0
+        )
+
+
+def parse_map(text: bytes, cwd: bytes) -> tuple[bytes, bytes]:
+    r"""Returns FROM and TO of a map written ``FROM=TO``, as normal names.
+
+    Args:
+        text: The rule; ``\=`` and ``\\`` stand for the second byte.
+        cwd: Absolute directory that relative sides are taken from.
+
+    Raises:
+        PolicyError: No ``=``, an empty side, an unknown escape or a NUL byte.
+    """
+    sides = [b""]
+    equals = len(text)
+    at = 0
+    while at < len(text):
+        byte = text[at : at + 1]
+        if byte == b"\0":
+            raise malformed(text, at, "no file name has a NUL byte; remove it")
+        if byte == b"\\":
+            byte = text[at + 1 : at + 2]
+            if byte not in {b"=", b"\\"}:
+                raise malformed(
+                    text, at, r"`\` escapes only `=` and `\`; write `\\` for a backslash"
+                )
+            at += 1
+        elif byte == b"=" and len(sides) == 1:
+            equals = at
+            sides.append(b"")
+            byte = b""
+        sides[-1] += byte
+        at += 1
+    if len(sides) == 1:
+        raise malformed(text, len(text), "a map is FROM=TO; add `=` and what to use instead")
+    source, target = sides
+    if not source:
+        raise malformed(text, 0, "nothing before `=`; write the name to map")
+    if not target:
+        raise malformed(text, equals + 1, "nothing after `=`; write what to use instead")
+    return join(cwd, source), join(cwd, target)
+
+
+def parse_deny(text: bytes) -> bytes:
+    """Returns the glob ``text`` after checking it.
+
+    Raises:
+        PolicyError: It is malformed, see :mod:`pinfold.policy.globs`.
+    """
+    parse(text)
+    return text
+
+
+def _absolute(path: bytes, rule: str) -> bytes:
+    if not path.startswith(b"/"):
+        raise PolicyError(f"{rule}: {printable(path)!r} is not absolute; write it from the root")
+    if b"\0" in path:
+        raise PolicyError(f"{rule}: no file name has a NUL byte; remove it")
+    return normalise(path)
+
+
+def _escape(path: bytes) -> bytes:
+    r"""Returns ``path`` as a side of a map is written."""
+    return path.replace(b"\\", b"\\\\").replace(b"=", b"\\=")

@@ -1,0 +1,310 @@
+"""The supervisor's loop: one stop at a time, each dealt with before the next is looked at.
+
+The loop owns its thread. ptrace binds tasks to the thread that seized them, waits are restricted to
+that thread's own, and its end kills every task (``PTRACE_O_EXITKILL``).
+
+A stop is one of: a trapped call (seccomp), the end of a redirected call, a new task, an exec, a
+signal about to be delivered, job control. Anything that goes wrong with a single call fails that
+call. Anything that goes wrong with the loop itself ends the sandbox: its tasks are killed before
+the error is passed on.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from typing import TYPE_CHECKING, Final
+
+from pinfold.arch.x86_64 import COMPAT_CS, CS, ORIG_RAX, RDI
+from pinfold.backends.base import Deny
+from pinfold.errors import TraceeGone
+from pinfold.linux import ptrace
+from pinfold.policy.rules import DENY, REDIRECT
+from pinfold.supervisor.engine import SHAPES
+from pinfold.supervisor.family import Family
+from pinfold.syscalls.numbers import X86_64 as NR
+from pinfold.tracee import stops
+from pinfold.tracee.inject import replay
+from pinfold.uapi import ptrace as abi
+from pinfold.uapi.prctl import CLONE_VFORK, CLONE_VM
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pinfold.backends.trace import TraceBackend
+    from pinfold.supervisor.engine import Decision, Engine, Shape
+    from pinfold.tracee.names import Names
+    from pinfold.tracee.task import Task
+    from pinfold.tracee.waits import Waits
+
+OPTIONS: Final = (
+    abi.PTRACE_O_TRACESYSGOOD
+    | abi.PTRACE_O_TRACEFORK
+    | abi.PTRACE_O_TRACEVFORK
+    | abi.PTRACE_O_TRACECLONE
+    | abi.PTRACE_O_TRACEEXEC
+    | abi.PTRACE_O_TRACESECCOMP
+    | abi.PTRACE_O_EXITKILL
+)
+
+_FLAGS_OF: Final = {NR["fork"]: 0, NR["vfork"]: CLONE_VM | CLONE_VFORK}
+_CHROOT: Final = NR["chroot"]
+_SI_TKILL: Final = -6
+
+
+class Supervisor:
+    """Supervises one sandbox from its first stop to its last.
+
+    Args:
+        main: The process that pinfold started: it is seized, and about to run COMMAND.
+        waits: The thread's wait queue.
+        backend: Carries out plans.
+        engine: Decides.
+        names: Told when a task may have another root directory.
+        record: Called with each decision before it is carried out; None when there is no log.
+        on_stop: Called when COMMAND was stopped by job control, with the signal.
+        on_refused: Called with one line about a program that was refused whole.
+
+    Attributes:
+        denied: Calls that a rule denied.
+        redirected: Calls that a rule sent elsewhere.
+        trapped: Calls that were judged.
+        executed: Whether COMMAND has been executed.
+        stopped: Whether COMMAND is stopped by job control.
+
+    Preconditions: made and run by the thread that seized ``main``.
+    """
+
+    def __init__(
+        self,
+        main: int,
+        waits: Waits,
+        backend: TraceBackend,
+        engine: Engine,
+        names: Names,
+        *,
+        record: Callable[[Task, Shape, Decision], None] | None = None,
+        on_stop: Callable[[int], None] | None = None,
+        on_refused: Callable[[str], None] | None = None,
+    ) -> None:
+        self._main = main
+        self._waits = waits
+        self._backend = backend
+        self._engine = engine
+        self._names = names
+        self._record = record
+        self._on_stop = on_stop
+        self._on_refused = on_refused
+        self._family = Family()
+        task = self._family.adopt(main, main)
+        task.shares = False
+        self._status: int | None = None
+        self.denied = 0
+        self.redirected = 0
+        self.trapped = 0
+        self.executed = False
+        self.refused = False
+        self.stopped = False
+
+    def run(self) -> int:
+        """Returns COMMAND's wait status, when it has ended and nothing of the sandbox is left.
+
+        Raises:
+            Exception: Whatever went wrong in the loop; the sandbox was killed first.
+        """
+        try:
+            self._supervise()
+        finally:
+            self._end()
+        return self._status if self._status is not None else signal.SIGKILL
+
+    def _supervise(self) -> None:
+        next_stop = self._waits.next
+        known = self._family.get
+        trapped = self._trapped
+        while self._status is None:
+            tid, status = next_stop()
+            task = known(tid)
+            try:
+                if not stops.stopped(status):
+                    self._ended(tid, status)
+                elif task is None:
+                    self._unknown(tid)
+                elif status == stops.SECCOMP_STOP:
+                    trapped(task)
+                elif status == stops.SYSCALL_STOP:
+                    self._backend.exit_stop(task)
+                else:
+                    self._other(task, status)
+            except TraceeGone:
+                # Killed while we worked on it; its end is in the queue or will be.
+                continue
+
+    def _trapped(self, task: Task) -> None:
+        registers = task.load()
+        call = SHAPES.get(registers[ORIG_RAX])
+        backend = self._backend
+        if call is None:
+            # Not our filter's doing: a filter of the target's own asked for a tracer. Without one
+            # the call would fail with ENOSYS.
+            backend.deny(task, Deny(errno.ENOSYS))
+            return
+        slot = backend.slot_for(task)
+        if isinstance(slot, int):
+            return
+        self.trapped += 1
+        decision = self._engine.decide(task, call, slot)
+        if self._record is not None:
+            # Before the call is let go: what is done is in the log, whatever happens next.
+            self._record(task, call, decision)
+        if decision.action == DENY:
+            self.denied += 1
+        elif decision.action == REDIRECT:
+            self.redirected += 1
+        if registers[ORIG_RAX] == _CHROOT:
+            self._names.rooted = False
+        backend.carry_out(task, slot, decision.plan)
+
+    def _other(self, task: Task, status: int) -> None:
+        event = stops.stop_event(status)
+        number = stops.stop_signal(status)
+        if event in stops.NEW_TASK_EVENTS:
+            self._born(task)
+        elif event == abi.PTRACE_EVENT_EXEC:
+            self._executed(task)
+        elif stops.is_group_stop(status):
+            task.listen()
+            self._group_stopped(task, number)
+        elif event == abi.PTRACE_EVENT_STOP:
+            # New, or continued: a stop that we still owed it is void.
+            task.restop = False
+            task.held = [held for held in task.held if held[0] != signal.SIGSTOP]
+            if task.tid == self._main:
+                self.stopped = False
+            task.resume()
+        elif event == 0:
+            self._signalled(task, number)
+        else:
+            task.resume()
+
+    def _signalled(self, task: Task, number: int) -> None:
+        if task.held:
+            number = replay(task, number)
+        elif number == signal.SIGSTOP and _sent_by_tgkill(task):
+            # Sent by an injection to join a group stop; void if that was continued meanwhile.
+            number = number if task.restop else 0
+            task.restop = False
+        task.resume(number)
+
+    def _group_stopped(self, task: Task, number: int) -> None:
+        if task.tid == self._main and not self.stopped:
+            self.stopped = True
+            if self._on_stop is not None:
+                self._on_stop(number)
+
+    def _born(self, parent: Task) -> None:
+        with parent.guard:
+            tid = ptrace.event_message(parent.tid)
+        registers = parent.load()
+        number = registers[ORIG_RAX]
+        flags = _FLAGS_OF.get(number, registers[RDI])
+        child = self._family.get(tid) or self._family.adopt(tid, tid)
+        self._family.related(parent, child, flags)
+        parent.resume()
+
+    def _unknown(self, tid: int) -> None:
+        # A task's first stop, before its parent's event.
+        task = self._family.adopt(tid, _process_of(tid))
+        task.program = _program_of(tid)
+        task.resume()
+
+    def _executed(self, task: Task) -> None:
+        with task.guard:
+            former = ptrace.event_message(task.tid)
+        ended = self._family.executed(task, former, _program_of(task.tid))
+        if ended is not None:
+            self._backend.gone(ended)
+        self._backend.executed(task)
+        first = task.tid == self._main and not self.executed
+        if task.load()[CS] == COMPAT_CS:
+            self._refuse(task, first=first)
+            return
+        if first:
+            self.executed = True
+        task.resume()
+
+    def _refuse(self, task: Task, *, first: bool) -> None:
+        self.refused = self.refused or first
+        if self._on_refused is not None:
+            self._on_refused(
+                f"{os.fsdecode(task.program)} is a 32-bit program: its system calls have other"
+                " numbers and structures, which pinfold does not judge; it was killed"
+            )
+        _kill(task.tgid)
+
+    def _ended(self, tid: int, status: int) -> None:
+        task = self._family.remove(tid)
+        if task is not None:
+            self._backend.gone(task)
+        if tid == self._main:
+            self._status = status
+
+    def _end(self) -> None:
+        # Kills and reaps whatever is left. Tasks that are born meanwhile show up in the wait.
+        for task in self._family:
+            _kill(task.tgid)
+        while True:
+            try:
+                tid, status = self._waits.next()
+            except ChildProcessError:
+                return
+            if stops.stopped(status):
+                _kill(_process_of(tid))
+                _let_die(tid)
+            else:
+                self._ended(tid, status)
+
+
+def _kill(tgid: int) -> None:
+    try:
+        os.kill(tgid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _let_die(tid: int) -> None:
+    try:
+        ptrace.resume(abi.PTRACE_CONT, tid)
+    except OSError as error:
+        if error.errno != errno.ESRCH:
+            raise
+
+
+def _sent_by_tgkill(task: Task) -> bool:
+    # Only an injection sends SIGSTOP this way; anybody's kill() has another si_code.
+    with task.guard:
+        info = ptrace.get_siginfo(task.tid).raw
+    _, _, code = abi.SIGINFO_HEAD.unpack_from(info)
+    return bool(code == _SI_TKILL and int.from_bytes(info[16:20], "little") == os.getpid())
+
+
+def _program_of(tid: int) -> bytes:
+    try:
+        return os.readlink(b"/proc/%d/exe" % tid)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ESRCH, errno.EACCES, errno.EPERM):
+            return b""
+        raise
+
+
+def _process_of(tid: int) -> int:
+    try:
+        with open(f"/proc/{tid}/status", "rb") as status:
+            for line in status:
+                if line.startswith(b"Tgid:"):
+                    return int(line[5:])
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ESRCH):
+            raise
+    return tid

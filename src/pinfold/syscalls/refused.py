@@ -1,0 +1,96 @@
+"""Calls that are refused inside every sandbox, and why: each is a way around the rules.
+
+The answer is what a program is most likely prepared for: ENOSYS where libraries fall back, EPERM
+where the call exists but is not for everyone.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Final, NamedTuple
+
+from pinfold.uapi import prctl
+
+_ALL = 0xFFFFFFFFFFFFFFFF
+_LOW = 0xFFFFFFFF
+_MADV_DONTFORK = 10
+_USERFAULTFD_IOC_NEW = 0xAA00
+
+
+class Refused(NamedTuple):
+    """A call, or a form of it, that the filter answers by itself."""
+
+    name: str
+    errno: int
+    """What the caller gets; 0 means that the call claims success and does nothing."""
+    reason: str
+    argument: int = -1
+    """Index of the argument that tells the refused form; -1 refuses the call whole."""
+    mask: int = _ALL
+    value: int = 0
+    """The form is refused when ``argument & mask == value``."""
+
+
+_MOUNT = (
+    "can put a file system that the program itself serves under a path, and stall any reader of it"
+)
+_HANDLE = "opens a file without naming it"
+_RING = "opens, connects and renames without system calls"
+
+REFUSED: Final[tuple[Refused, ...]] = (
+    Refused("ptrace", errno.EPERM, "a tracer could answer its child's trace stops by itself"),
+    Refused("io_uring_setup", errno.ENOSYS, _RING),
+    Refused("io_uring_enter", errno.ENOSYS, _RING),
+    Refused("io_uring_register", errno.ENOSYS, _RING),
+    Refused("userfaultfd", errno.EPERM, "blocks whoever reads the program's memory"),
+    Refused(
+        "ioctl",
+        errno.EPERM,
+        "USERFAULTFD_IOC_NEW: /dev/userfaultfd under any name is userfaultfd again",
+        argument=1,
+        mask=_LOW,
+        value=_USERFAULTFD_IOC_NEW,
+    ),
+    Refused("open_by_handle_at", errno.EPERM, _HANDLE),
+    Refused("name_to_handle_at", errno.EOPNOTSUPP, _HANDLE),
+    Refused("clone3", errno.ENOSYS, "its flags are in memory, out of a filter's sight; libc falls back"),
+    Refused(
+        "clone",
+        errno.EPERM,
+        "CLONE_UNTRACED: nobody would answer the child's calls",
+        argument=0,
+        mask=prctl.CLONE_UNTRACED,
+        value=prctl.CLONE_UNTRACED,
+    ),
+    Refused(
+        "madvise",
+        errno.EINVAL,
+        "MADV_DONTFORK: a child without the pin could put memory of its own there",
+        argument=2,
+        mask=_LOW,
+        value=_MADV_DONTFORK,
+    ),
+    Refused(
+        "prctl",
+        0,
+        "PR_SET_DUMPABLE: would blind an unprivileged supervisor",
+        argument=0,
+        mask=_LOW,
+        value=prctl.PR_SET_DUMPABLE,
+    ),
+    Refused("mount", errno.EPERM, _MOUNT),
+    Refused("umount2", errno.EPERM, _MOUNT),
+    Refused("pivot_root", errno.EPERM, "changes what every path means"),
+    Refused("setns", errno.EPERM, "changes what every path means"),
+    Refused("open_tree", errno.EPERM, _MOUNT),
+    Refused("open_tree_attr", errno.EPERM, _MOUNT),
+    Refused("move_mount", errno.EPERM, _MOUNT),
+    Refused("fsopen", errno.EPERM, _MOUNT),
+    Refused("fsconfig", errno.EPERM, _MOUNT),
+    Refused("fsmount", errno.EPERM, _MOUNT),
+    Refused("fspick", errno.EPERM, _MOUNT),
+    Refused("mount_setattr", errno.EPERM, _MOUNT),
+    Refused("quotactl", errno.EPERM, "takes a device path that no rule judges"),
+    Refused("fanotify_init", errno.EPERM, "lets the program answer other processes' opens"),
+    Refused("fanotify_mark", errno.EPERM, "lets the program answer other processes' opens"),
+)

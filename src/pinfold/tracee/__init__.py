@@ -1,0 +1,1 @@
+"""Tasks under our ptrace: their stops, registers, memory, names, and calls injected into them."""

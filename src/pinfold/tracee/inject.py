@@ -1,0 +1,234 @@
+"""Calls made by a stopped task on our behalf, leaving no trace in it.
+
+A task that just trapped has a ``syscall`` instruction right before its instruction pointer. To
+inject a call: put number and arguments into the registers, move the instruction pointer back onto
+that instruction, and single-step. The step stops once, after the call. When the ``with`` block
+ends, the registers and the signal mask are what they were, and signals that came meanwhile are
+delivered.
+
+What can go wrong, and the answer:
+
+*Signals.* All are blocked for the duration with ``PTRACE_SETSIGMASK``; they stay pending in the
+kernel and are delivered by it afterwards. SIGTRAP cannot be blocked in stepping mode: a forced
+signal that is blocked or ignored resets its handler. A task that *ignores* SIGTRAP is therefore run
+to a syscall stop, which is no signal and takes one stop more. What gets through all the same
+(SIGSTOP, a SIGTRAP that someone sent) is held: sent again by ``tgkill``, and given its original
+``siginfo_t`` back when its delivery stop comes (``Injector.replay``).
+
+*Job control.* When a sibling's group stop catches the task in the middle, it is pushed on to the
+end of the injection, and SIGSTOP is sent to it again, which makes it join the stopped group. A
+SIGCONT in between cancels this: the kernel discards pending stops, and reports ``PTRACE_EVENT_STOP``.
+
+*Lies.* Another thread can overwrite the ``syscall`` instruction or unmap the page it is on. Then
+the step ends in a fault, which ends the target, or in some other instruction of two bytes that puts
+a wanted value into the result register. But ``syscall`` alone leaves the return address in ``rcx``
+*and* the flags in ``r11``; both hold a random number before the step, and a step that leaves one of
+them alone was no call.
+
+*The target's own filters* see the injected call. When one of them answers with a trace stop, the
+call is refused (ENOSYS), as it would be without a tracer.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from typing import TYPE_CHECKING
+
+from pinfold.arch.x86_64 import (
+    ARGUMENTS,
+    NO_SYSCALL,
+    ORIG_RAX,
+    R11,
+    RAX,
+    RCX,
+    RIP,
+    SYSCALL_LENGTH,
+)
+from pinfold.errors import TraceeGone
+from pinfold.linux import process, ptrace
+from pinfold.tracee import stops
+from pinfold.uapi import ptrace as abi
+
+if TYPE_CHECKING:
+    import ctypes
+    from types import TracebackType
+
+    from pinfold.tracee.task import Task
+    from pinfold.tracee.waits import Waits
+
+_ALL = 0xFFFFFFFFFFFFFFFF
+_UNTOUCHED = int.from_bytes(os.urandom(8), "little")
+_SIGTRAP_BIT = 1 << (signal.SIGTRAP - 1)
+
+
+class Injector:
+    """A scope in which a stopped task makes calls for us.
+
+    Args:
+        task: A task in a seccomp or syscall-exit stop.
+        waits: The tracing thread's wait queue.
+
+    Registers may be set up by the caller before the scope ends through :attr:`after`.
+    """
+
+    __slots__ = ("_again", "_how", "_mask", "_restop", "_saved", "_task", "_waits", "_work", "after")
+
+    def __init__(self, task: Task, waits: Waits) -> None:
+        self._task = task
+        self._waits = waits
+        self._saved = ptrace.Registers()
+        self._work = ptrace.Registers()
+        self.after: ctypes.Array[ctypes.c_uint64] = self._saved
+        self._mask = 0
+        self._how = abi.PTRACE_SINGLESTEP
+        self._again: list[tuple[int, ctypes.Array[ctypes.c_char]]] = []
+        self._restop = False
+
+    def __enter__(self) -> Injector:
+        tid = self._task.tid
+        with self._task.guard:
+            ptrace.get_registers(tid, self._saved)
+            self._mask = ptrace.get_signal_mask(tid)
+            blocked = _ALL
+            if _ignores_sigtrap(tid):
+                self._how = abi.PTRACE_SYSCALL
+            else:
+                blocked &= ~_SIGTRAP_BIT
+            ptrace.set_signal_mask(tid, blocked)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, TraceeGone):
+            return
+        task = self._task
+        with task.guard:
+            ptrace.set_registers(task.tid, self.after)
+            ptrace.set_signal_mask(task.tid, self._mask)
+            for number, info in self._again:
+                task.held.append((number, info))
+                process.signal_thread(task.tgid, task.tid, number)
+            if self._restop:
+                task.restop = True
+                process.signal_thread(task.tgid, task.tid, signal.SIGSTOP)
+
+    def call(self, number: int, *args: int) -> int:
+        """Returns what the call returned: a value, or a negative errno; -EPERM if none was made.
+
+        Raises:
+            TraceeGone: The task died or was replaced by an exec.
+        """
+        registers = self._work
+        registers[:] = self._saved[:]
+        registers[RIP] = self._saved[RIP] - SYSCALL_LENGTH
+        registers[RAX] = number
+        registers[ORIG_RAX] = NO_SYSCALL
+        registers[RCX] = registers[R11] = _UNTOUCHED
+        for register, value in zip(ARGUMENTS, args, strict=False):
+            registers[register] = value & _ALL
+        with self._task.guard:
+            ptrace.set_registers(self._task.tid, registers)
+            if self._how == abi.PTRACE_SYSCALL:
+                self.run_to(stops.SYSCALL_STOP)
+                self.run_to(stops.SYSCALL_STOP)
+            else:
+                self.run_to(stops.STEP_STOP)
+        value = self.result()
+        made = registers[RCX] == registers[RIP] == self._saved[RIP]
+        return value if made and registers[R11] != _UNTOUCHED else -errno.EPERM
+
+    def result(self) -> int:
+        """Returns the result register as a signed number."""
+        with self._task.guard:
+            ptrace.get_registers(self._task.tid, self._work)
+        value = self._work[RAX]
+        return value - (1 << 64) if value >> 63 else value
+
+    def run_to(self, wanted: int, how: int = 0) -> None:
+        """Resumes the task until it stops with status ``wanted``; holds whatever else comes.
+
+        Raises:
+            TraceeGone: It died, or executed a program (a sibling's exec took its place).
+        """
+        how = how or self._how
+        self._resume(how)
+        while not self.reached(self._waits.stop_of(self._task.tid), wanted):
+            self._resume(how)
+
+    def reached(self, status: int, wanted: int) -> bool:
+        """Returns whether a stop is the wanted one; puts anything else aside.
+
+        Raises:
+            TraceeGone: The stop is an exec, which the main loop gets to see.
+        """
+        task = self._task
+        if status == wanted and not (wanted == stops.STEP_STOP and self._sent_by_someone()):
+            return True
+        event = stops.stop_event(status)
+        if event == abi.PTRACE_EVENT_EXEC:
+            self._waits.push_back(task.tid, status)
+            raise TraceeGone(task.tid)
+        if event == abi.PTRACE_EVENT_SECCOMP:
+            task.load()
+            task.skip_call(-errno.ENOSYS)
+        elif stops.is_group_stop(status):
+            self._restop = True
+        elif event == abi.PTRACE_EVENT_STOP:
+            self._restop = False
+            self._again = [held for held in self._again if held[0] != signal.SIGSTOP]
+        elif event == 0 and status != stops.SYSCALL_STOP:
+            self._hold(stops.stop_signal(status))
+        return False
+
+    def _hold(self, number: int) -> None:
+        if number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE):
+            # The instruction under the injected call was tampered with: the fault is forced, so it
+            # would come back at every step. It is the target's own doing and ends the target.
+            with self._task.guard:
+                process.signal_thread(self._task.tgid, self._task.tid, signal.SIGKILL)
+            raise TraceeGone(self._task.tid)
+        self._again.append((number, ptrace.get_siginfo(self._task.tid)))
+
+    def _sent_by_someone(self) -> bool:
+        # The kernel's own step trap has a positive si_code (TRAP_BRKPT, TRAP_TRACE).
+        info = ptrace.get_siginfo(self._task.tid)
+        _, _, code = abi.SIGINFO_HEAD.unpack_from(info.raw)
+        return bool(code <= 0)
+
+    def _resume(self, how: int) -> None:
+        ptrace.resume(how, self._task.tid)
+
+
+def replay(task: Task, number: int) -> int:
+    """Returns the signal to deliver at a signal-delivery stop, after held ones got their due.
+
+    A signal that was held during an injection comes again with the supervisor as its sender; here
+    it gets its own ``siginfo_t`` back. A SIGSTOP that we sent to rejoin a group stop which was
+    continued meanwhile is dropped (0).
+    """
+    for index, (held, info) in enumerate(task.held):
+        if held == number:
+            del task.held[index]
+            with task.guard:
+                ptrace.set_siginfo(task.tid, info)
+            return number
+    return number
+
+
+def _ignores_sigtrap(tid: int) -> bool:
+    try:
+        with open(f"/proc/{tid}/status", "rb") as status:
+            for line in status:
+                if line.startswith(b"SigIgn:"):
+                    return bool(int(line[7:], 16) & _SIGTRAP_BIT)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ESRCH):
+            raise TraceeGone(tid) from error
+        raise
+    return False

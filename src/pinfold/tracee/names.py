@@ -1,0 +1,153 @@
+"""What a path means to a stopped task: an absolute name in the supervisor's own view.
+
+A relative path is relative to the task's working directory or to one of its descriptors, and an
+absolute one to its root directory. The kernel shows all three as links under ``/proc/TID``. What
+they show is true at the moment of looking; a task that shares its descriptor table or its working
+directory with another may find them changed before the kernel walks the path. ``Task.shares`` tells
+who can be fooled that way; for them the engine pins the absolute name that was judged instead of
+the relative one.
+
+Names are about strings, and symbolic links are not followed, with one exception: in ``a/link/../b``
+the kernel goes up from where ``link`` points to, so folding the string would judge another file
+than the one that is opened. There the part before ``..`` is resolved through the file system, and
+*both* names are judged.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Final, NamedTuple
+
+from pinfold.errors import TraceeGone
+from pinfold.paths import climbs, join, normalise, under
+from pinfold.uapi.fs import AT_FDCWD
+
+_DELETED: Final = b" (deleted)"
+
+
+class Meaning(NamedTuple):
+    """What a path means."""
+
+    names: tuple[bytes, ...]
+    """Normal absolute names in the supervisor's view, the lexical one first."""
+    absolute: bytes | None
+    """The path, unfolded, with what it is relative to in front: a string by which the task itself
+    reaches the same file. None where its root directory does not contain it."""
+    root: bytes
+    """The task's root directory in the supervisor's view."""
+
+    def seen_by_task(self, name: bytes) -> bytes | None:
+        """Returns the string by which the task reaches ``name``; None outside its root."""
+        if self.root == b"/":
+            return name
+        return name[len(self.root) :] or b"/" if under(name, self.root) else None
+
+
+class Names:
+    """Resolves paths of stopped tasks.
+
+    Attributes:
+        rooted: Whether every task is known to have our own root directory, so that it need not be
+            looked up. The backend clears it when a task of the sandbox calls ``chroot``; nothing
+            else that changes it is allowed inside a sandbox.
+
+    Preconditions: the task is stopped, and we may look at it (``ptrace(2)``, access mode checks).
+    """
+
+    __slots__ = ("rooted",)
+
+    def __init__(self) -> None:
+        self.rooted = True
+
+    def resolve(
+        self, tid: int, tgid: int, dirfd: int, path: bytes, *, in_root: bool = False
+    ) -> Meaning:
+        """Returns what a path means to a task now.
+
+        Args:
+            tid: The task.
+            tgid: Its process, for ``/proc/self``.
+            dirfd: Its descriptor of the directory that a relative path starts from, or AT_FDCWD.
+            path: The path as the task gave it, not empty.
+            in_root: Whether the directory is also the root of the walk (``RESOLVE_IN_ROOT``).
+
+        Raises:
+            TraceeGone: The task died.
+            OSError: EBADF for a descriptor that is not open, ENOTDIR for one that names no
+                directory in the file system; ENOENT for a directory that is out of reach.
+        """
+        root = b"/" if self.rooted else self._link(tid, "root", errno.ENOENT)
+        inner = path
+        if path[:1] == b"/" and not in_root:
+            base = root
+        elif dirfd == AT_FDCWD:
+            base = self._link(tid, "cwd", errno.ENOENT)
+        elif dirfd < 0:
+            raise OSError(errno.EBADF, "no such directory descriptor")
+        else:
+            base = self._link(tid, f"fd/{dirfd}", errno.EBADF)
+        if in_root or path[:1] == b"/":
+            # No way up from there: ".." stops at the top of the walk.
+            inner = normalise(b"/" + path).lstrip(b"/")
+        name = join(base, inner)
+        names = (name,)
+        if climbs(path):
+            real = _resolved(_for_us(base + b"/" + path, tid, tgid))
+            if real != name:
+                names = (name, real)
+        return Meaning(names, _inside(root, base, path), root)
+
+    def _link(self, tid: int, what: str, missing: int) -> bytes:
+        link = f"/proc/{tid}/{what}"
+        try:
+            target = os.readlink(os.fsencode(link))
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ESRCH):
+                if not os.path.exists(f"/proc/{tid}"):
+                    raise TraceeGone(tid) from error
+                raise OSError(missing, f"{link}: {os.strerror(missing)}") from error
+            raise
+        if target[:1] != b"/":
+            # "pipe:[1]", "(unreachable)/x": no place in the file system as we see it.
+            raise OSError(errno.ENOTDIR, f"{link} is {os.fsdecode(target)}, not a directory")
+        if target.endswith(_DELETED) and not _same(link, target):
+            target = target[: -len(_DELETED)]
+        return target
+
+
+def _inside(root: bytes, base: bytes, path: bytes) -> bytes | None:
+    if path[:1] == b"/":
+        return path
+    whole = base.rstrip(b"/") + b"/" + path
+    if root == b"/":
+        return whole
+    return whole[len(root) :] if under(base, root) else None
+
+
+def _same(link: str, target: bytes) -> bool:
+    # A directory may really be called "x (deleted)".
+    try:
+        return os.path.samestat(os.stat(link), os.stat(target))
+    except OSError:
+        return False
+
+
+def _for_us(path: bytes, tid: int, tgid: int) -> bytes:
+    # /proc/self would be the supervisor when the supervisor resolves it.
+    path = b"/" + path.lstrip(b"/")
+    for mine, theirs in (
+        (b"/proc/self/", b"/proc/%d/" % tgid),
+        (b"/proc/thread-self/", b"/proc/%d/task/%d/" % (tgid, tid)),
+    ):
+        if path.startswith(mine):
+            return theirs + path[len(mine) :]
+    return path
+
+
+def _resolved(path: bytes) -> bytes:
+    # Resolves everything but the last component, as a call that does not follow it would.
+    head, _, tail = path.rstrip(b"/").rpartition(b"/")
+    if tail in (b".", b".."):
+        return os.path.realpath(path)
+    return normalise(join(os.path.realpath(head or b"/"), tail))

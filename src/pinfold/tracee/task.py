@@ -1,0 +1,151 @@
+"""One task (a thread, in user words) that we trace, and what may be done to it while it is stopped.
+
+The kernel refuses ptrace requests on a running task with ESRCH, which is also what it says of a
+dead one. Our loop only touches a task between a stop that it reported and the request that resumes
+it, so here ESRCH has one meaning: the task was killed while it was stopped (SIGKILL, or a sibling's
+exec or exit, gets through every ptrace stop). ``gone_on_esrch`` is the one place that relies on it.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from pinfold.arch.x86_64 import ORIG_RAX, RAX
+from pinfold.errors import TraceeGone
+from pinfold.linux import ptrace
+from pinfold.uapi import ptrace as abi
+
+if TYPE_CHECKING:
+    import ctypes
+    from types import TracebackType
+
+_TO_EXIT_STOP = abi.PTRACE_SYSCALL
+_FREELY = abi.PTRACE_CONT
+_MASK = 0xFFFFFFFFFFFFFFFF
+
+
+class gone_on_esrch:  # noqa: N801 (a context manager that reads as a phrase)
+    """Turns ESRCH within its block into ``TraceeGone``; the argument is at the head of the module."""
+
+    __slots__ = ("_tid",)
+
+    def __init__(self, tid: int) -> None:
+        self._tid = tid
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, OSError) and error.errno == errno.ESRCH:
+            raise TraceeGone(self._tid) from error
+
+
+class AddressSpace:
+    """What we installed in one ``mm``: arena number to address. A hint, never an argument.
+
+    Shared by tasks that share memory, copied on fork, replaced on exec. Before a pin is used its
+    live mapping is checked (``pins.live``).
+    """
+
+    __slots__ = ("pins",)
+
+    def __init__(self, pins: dict[int, int] | None = None) -> None:
+        self.pins: dict[int, int] = {} if pins is None else pins
+
+    def forked(self) -> AddressSpace:
+        """Returns the address space of a child that got a copy of this memory."""
+        return AddressSpace(dict(self.pins))
+
+
+class Task:
+    """A traced task.
+
+    Attributes:
+        tid: Its id in the supervisor's pid namespace.
+        tgid: Its process.
+        space: What is pinned in its memory.
+        shares: Whether another task may share its working directory or descriptor table, so that a
+            relative name can change its meaning under it.
+        program: Path of the program it runs, as bytes; for the log.
+        executed: Whether it has executed a program since we know it.
+        held: Signal information to hand out when a signal that we held back comes again.
+        restop: Whether a held stopping signal still has to take effect.
+    """
+
+    __slots__ = (
+        "executed",
+        "guard",
+        "held",
+        "program",
+        "registers",
+        "restop",
+        "shares",
+        "space",
+        "tgid",
+        "tid",
+    )
+
+    def __init__(self, tid: int, tgid: int, space: AddressSpace, *, shares: bool = False) -> None:
+        self.tid = tid
+        self.tgid = tgid
+        self.space = space
+        self.shares = shares
+        self.guard = gone_on_esrch(tid)
+        self.program = b""
+        self.executed = False
+        self.registers: ctypes.Array[ctypes.c_uint64] = ptrace.Registers()
+        self.held: list[tuple[int, ctypes.Array[ctypes.c_char]]] = []
+        self.restop = False
+
+    def __repr__(self) -> str:
+        return f"<Task {self.tid} of {self.tgid}>"
+
+    def load(self) -> ctypes.Array[ctypes.c_uint64]:
+        """Returns the registers, freshly read into this task's own buffer."""
+        with self.guard:
+            ptrace.get_registers(self.tid, self.registers)
+        return self.registers
+
+    def store(self, registers: ctypes.Array[ctypes.c_uint64]) -> None:
+        """Writes all registers."""
+        with self.guard:
+            ptrace.set_registers(self.tid, registers)
+
+    def poke(self, register: int, value: int) -> None:
+        """Writes one register."""
+        with self.guard:
+            ptrace.poke_register(self.tid, register, value)
+
+    def skip_call(self, result: int) -> None:
+        """Makes the call that the task trapped on return ``result`` without being made.
+
+        Preconditions: in a seccomp stop, registers loaded. A number of -1 tells the kernel to skip
+        it (``__seccomp_filter``, the ``SECCOMP_RET_TRACE`` case).
+        """
+        registers = self.registers
+        registers[ORIG_RAX] = _MASK
+        registers[RAX] = result & _MASK
+        self.store(registers)
+
+    def resume(self, signal: int = 0, how: int = _FREELY) -> None:
+        """Lets the task run on, delivering ``signal`` if given."""
+        with self.guard:
+            ptrace.resume(how, self.tid, signal)
+
+    def resume_to_exit(self) -> None:
+        """Lets the task make its call and stop right after it.
+
+        Preconditions: in a seccomp stop, which comes after the entry stop: the next syscall stop
+        is then the exit.
+        """
+        self.resume(0, _TO_EXIT_STOP)
+
+    def listen(self) -> None:
+        """Leaves the task in its group stop until SIGCONT (``PTRACE_LISTEN``)."""
+        self.resume(0, abi.PTRACE_LISTEN)

@@ -1,0 +1,40 @@
+"""``linux/prctl.h``, ``linux/capability.h`` and ``linux/sched.h`` numbers that pinfold uses."""
+
+from typing import Final
+
+PR_SET_PDEATHSIG: Final = 1
+PR_GET_DUMPABLE: Final = 3
+PR_SET_DUMPABLE: Final = 4
+PR_SET_SECCOMP: Final = 22
+PR_CAPBSET_READ: Final = 23
+PR_CAPBSET_DROP: Final = 24
+PR_SET_NO_NEW_PRIVS: Final = 38
+PR_CAP_AMBIENT: Final = 47
+PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
+
+LINUX_CAPABILITY_VERSION_3: Final = 0x20080522
+
+CAP_CHOWN: Final = 0
+CAP_DAC_OVERRIDE: Final = 1
+CAP_FOWNER: Final = 3
+CAP_FSETID: Final = 4
+CAP_KILL: Final = 5
+CAP_SETGID: Final = 6
+CAP_SETUID: Final = 7
+CAP_SETPCAP: Final = 8
+CAP_NET_BIND_SERVICE: Final = 10
+CAP_NET_RAW: Final = 13
+CAP_SYS_CHROOT: Final = 18
+CAP_SYS_PTRACE: Final = 19
+CAP_SYS_ADMIN: Final = 21
+CAP_MKNOD: Final = 27
+CAP_AUDIT_WRITE: Final = 29
+CAP_SETFCAP: Final = 31
+
+CLONE_VM: Final = 0x00000100
+CLONE_FS: Final = 0x00000200
+CLONE_FILES: Final = 0x00000400
+CLONE_VFORK: Final = 0x00004000
+CLONE_THREAD: Final = 0x00010000
+CLONE_UNTRACED: Final = 0x00800000
+CLONE_NEWNS: Final = 0x00020000

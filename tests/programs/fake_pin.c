@@ -1,0 +1,69 @@
+/*
+ * fake_pin exec|vfork|clonevm ALLOWED DENIED: learns where its pin is, executes itself anew in the given
+ * way, and the new image maps writable memory at the old address before it makes any path call. Built
+ * with -static, so that no loader makes one first.
+ *
+ *   exec      the old address space is gone
+ *   vfork     the old one lives on in the parent, which runs again once the child has executed
+ *   clonevm   likewise, and the parent never slept
+ */
+#include "probe.h"
+
+static char *program;
+static _Alignas(64) char stack[1 << 16];
+static char *next[7];
+
+static int execute(void *unused)
+{
+    (void)unused;
+    execv(program, next);
+    _exit(127);
+}
+
+static int faked(char **argv)
+{
+    char *address = (char *)strtoul(argv[4], NULL, 16);
+    size_t size = strtoul(argv[5], NULL, 16);
+    char *own = mmap(address, size, PROT_READ | PROT_WRITE | PROT_EXEC,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+    int failure = own == MAP_FAILED ? errno : 0;
+
+    if (own != MAP_FAILED)
+        fill_with_path(own, size < 64 << 20 ? size : 64 << 20, argv[3]);
+    printf("mapped=%d byte=%s", -failure, first_byte(argv[2]));
+    printf(" again=%s\n", first_byte(argv[2]));
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    struct range pins[PINS_AT_MOST];
+    static char start[24], size[24];
+    pid_t child = -1;
+    int count;
+
+    setvbuf(stdout, NULL, _IONBF, 0);
+    program = argv[0];
+    if (argc == 6)
+        return faked(argv);
+    if (argc != 4 || strcmp(first_byte(argv[2]), "A") != 0)
+        return 2;
+    count = find_pins(pins);
+    printf("pins=%d\n", count);
+    if (count <= 0)
+        return 0;
+    snprintf(start, sizeof start, "%lx", pins[0].start);
+    snprintf(size, sizeof size, "%lx", pins[0].end - pins[0].start);
+    memcpy(next, (char *[]){program, argv[1], argv[2], argv[3], start, size, NULL}, sizeof next);
+    if (strcmp(argv[1], "exec") == 0)
+        execute(NULL);
+    else if (strcmp(argv[1], "vfork") == 0)
+        child = clone(execute, stack + sizeof stack, CLONE_VM | CLONE_VFORK | SIGCHLD, NULL);
+    else if (strcmp(argv[1], "clonevm") == 0)
+        child = clone(execute, stack + sizeof stack, CLONE_VM | SIGCHLD, NULL);
+    if (child < 0)
+        return 1;
+    waitpid(child, NULL, 0);
+    printf("parent=%s\n", first_byte(argv[2]));
+    return 0;
+}

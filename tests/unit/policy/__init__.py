@@ -1,0 +1,1 @@
+"""Names, globs and path rules; no kernel needed."""

@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import itertools
+from typing import SupportsIndex
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from pinfold.errors import PolicyError
+from pinfold.policy.globs import GlobSet
+
+from .reference import matches, names, patterns
+
+YES, NO = True, False
+
+
+def hits(pattern: bytes, path: bytes) -> bool:
+    return GlobSet([pattern]).match(path) == 0
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "expected"),
+    [
+        # without wildcards: the name and what is below
+        (b"/etc/shadow", b"/etc/shadow", YES),
+        (b"/etc/shadow", b"/etc/shadow/below", YES),
+        (b"/etc/shadow", b"/etc/shadow-", NO),
+        (b"/etc/shadow", b"/etc", NO),
+        (b"/", b"/", YES),
+        (b"/", b"/any/thing", YES),
+        (rb"/a\*b", b"/a*b", YES),
+        (rb"/a\*b", b"/a*b/below", YES),
+        (rb"/a\*b", b"/axb", NO),
+        (rb"/\a\\", b"/a\\", YES),
+        (b"/a]", b"/a]", YES),
+        # star
+        (b"/a/*", b"/a/b", YES),
+        (b"/a/*", b"/a", NO),
+        (b"/a/*", b"/a/b/c", NO),
+        (b"/a*c", b"/ac", YES),
+        (b"/a*c", b"/abbc", YES),
+        (b"/a*c", b"/ab/c", NO),
+        (b"/*/b", b"/a/b", YES),
+        (b"/*", b"/", NO),
+        (b"/*.pem", b"/.pem", YES),
+        (b"/home/*/.ssh", b"/home/u/.ssh/id", NO),
+        # two stars
+        (b"/a/**", b"/a/b", YES),
+        (b"/a/**", b"/a/b/c", YES),
+        (b"/a/**", b"/a", NO),
+        (b"/a/**", b"/ab", NO),
+        (b"/a/**/b", b"/a/b", YES),
+        (b"/a/**/b", b"/a/x/b", YES),
+        (b"/a/**/b", b"/a/x/y/b", YES),
+        (b"/a/**/b", b"/a/xb", NO),
+        (b"/a/**/b", b"/ab", NO),
+        (b"/a/**/**/b", b"/a/b", YES),
+        (b"/a/**/**/**/b", b"/a/x/b", YES),
+        (b"/a/**/**/b", b"/a/xb", NO),
+        (b"/a/**/**", b"/a/b", YES),
+        (b"/a**/**/b", b"/a/b", YES),
+        (b"/a**b", b"/ab", YES),
+        (b"/a**b", b"/a/x/b", YES),
+        (b"/a/**b", b"/a/x/yb", YES),
+        (b"/a/***", b"/a/x/y", YES),
+        (b"**/x", b"/x", YES),
+        (b"**/x", b"/a/b/x", YES),
+        (b"**/x", b"/ax", NO),
+        (b"**/x", b"/x/y", NO),
+        (b"**.pem", b"/a/b.pem", YES),
+        (b"**", b"/", YES),
+        (b"**", b"/a/b", YES),
+        (b"/**", b"/a/b", YES),
+        (b"/**", b"/", NO),
+        (b"/**/b", b"/b", YES),
+        # one byte
+        (b"/?", b"/a", YES),
+        (b"/?", b"/", NO),
+        (b"/a?b", b"/a/b", NO),
+        (b"/?", b"/\xc3\xa9", NO),
+        (b"/??", b"/\xc3\xa9", YES),
+        (b"/?", b"/\n", YES),
+        # sets
+        (b"/[abc]", b"/b", YES),
+        (b"/[abc]", b"/d", NO),
+        (b"/[a-c]", b"/b", YES),
+        (b"/[!a-c]", b"/b", NO),
+        (b"/[^a-c]", b"/d", YES),
+        (b"/a[!b]c", b"/a/c", NO),
+        (b"/a[+-9]c", b"/a/c", NO),
+        (b"/a[+-9]c", b"/a5c", YES),
+        (b"/[]]", b"/]", YES),
+        (b"/[!]]", b"/]", NO),
+        (b"/[]-a]", b"/^", YES),
+        (rb"/[a\]]", b"/]", YES),
+        (rb"/[\--\/]"[:-3] + b"0]", b"/.", YES),
+        (b"/[a-]", b"/-", YES),
+        (b"/[-a]", b"/-", YES),
+        (b"/[a!]", b"/!", YES),
+        (b"/[*?]", b"/x", NO),
+        (b"/[e]tc", b"/etc", YES),
+        (b"/[e]tc", b"/etc/below", NO),
+        (b"/[\x80-\xff]", b"/\xc3", YES),
+        (b"/\xff*", b"/\xff\xfe", YES),
+    ],
+)
+def test_examples(pattern: bytes, path: bytes, expected: bool) -> None:
+    assert hits(pattern, path) is expected
+
+
+@pytest.mark.parametrize(
+    ("pattern", "byte", "shown", "problem"),
+    [
+        (b"", 1, "", "begins with"),
+        (b"a/b", 1, "a/b", "begins with"),
+        (b"*/b", 1, "*/b", "begins with"),
+        (b"/a/[bc", 4, "/a/[bc", "never closed"),
+        (b"/[]", 2, "/[]", "never closed"),
+        (b"/[!]", 2, "/[!]", "never closed"),
+        (b"/[a-", 2, "/[a-", "never closed"),
+        (b"/[a\\", 2, "/[a\\", "never closed"),
+        (b"/[a/b]", 4, "/[a/b]", "never takes `/`"),
+        (b"/[c-a]", 3, "/[c-a]", "exchange"),
+        (b"/a\\", 3, "/a\\", "escapes nothing"),
+        (b"/a\0b", 3, r"/a\x00b", "NUL"),
+        (b"/a//b", 3, "/a//b", "empty component"),
+        (b"//", 1, "//", "empty component"),
+        (b"/a/", 3, "/a/", "empty component"),
+        (b"**/", 3, "**/", "empty component"),
+        (b"/a/./b", 4, "/a/./b", "`.` or `..`"),
+        (b"/a/..", 4, "/a/..", "`.` or `..`"),
+        (rb"/\./*", 2, r"/\./*", "`.` or `..`"),
+        ("/ü\n/[".encode(), 6, r"/ü\n/[", "never closed"),
+    ],
+)
+def test_malformed(pattern: bytes, byte: int, shown: str, problem: str) -> None:
+    with pytest.raises(PolicyError) as caught:
+        GlobSet([b"/fine", pattern])
+    head, text, caret = str(caught.value).split("\n")
+    assert head.startswith(f"byte {byte}: ")
+    assert problem in head
+    assert text == "  " + shown
+    column = len(pattern[: byte - 1].decode()) + shown.count(r"\n")
+    assert caret == "  " + " " * column + "^"
+
+
+def test_the_first_in_order_wins_whatever_its_kind() -> None:
+    orders = itertools.permutations([b"/a/b", b"/a", b"/a/*", b"**/b", b"/zz", b"/zz*"])
+    for order in orders:
+        expected = min(order.index(pattern) for pattern in order if b"zz" not in pattern)
+        assert GlobSet(order).match(b"/a/b") == expected
+
+
+def test_no_patterns() -> None:
+    assert GlobSet([]).match(b"/a") == -1
+    assert GlobSet([]).match(b"/") == -1
+
+
+def test_same_pattern_twice() -> None:
+    assert GlobSet([b"/x", b"/a", b"/a", b"/b*", b"/b*"]).match(b"/a") == 1
+    assert GlobSet([b"/x", b"/a", b"/a", b"/b*", b"/b*"]).match(b"/bc") == 3
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(patterns, max_size=6), st.lists(names, min_size=1, max_size=8))
+@example([b"/a/**/**/b", b"**/**"], [b"/a/b", b"/"])
+def test_equals_the_reference(globs: list[bytes], paths: list[bytes]) -> None:
+    compiled = GlobSet(globs)
+    for path in paths:
+        expected = [index for index, glob in enumerate(globs) if matches(glob, path)]
+        assert compiled.match(path) == (expected[0] if expected else -1)
+
+
+def test_equals_the_reference_on_every_short_path() -> None:
+    globs = [b"/a/**/b", b"/*a*b", b"**/a?", b"/**/[!a]/**", b"/a*/**/*b", b"/**a/*"]
+    single = [GlobSet([glob]) for glob in globs]
+    components = [b"a", b"b", b"ab", b"ba", b"aab"]
+    for depth in range(5):
+        for parts in itertools.product(components, repeat=depth):
+            path = b"/" + b"/".join(parts)
+            for glob, compiled in zip(globs, single, strict=True):
+                assert (compiled.match(path) == 0) == matches(glob, path), (glob, path)
+
+
+class Counting(list[int]):
+    """The automaton's table, counting how often it is asked."""
+
+    asked = 0
+
+    def __getitem__(self, byte: SupportsIndex) -> int:  # type: ignore[override] # never a slice
+        self.asked += 1
+        return super().__getitem__(byte)
+
+
+def steps(globs: list[bytes], path: bytes) -> int:
+    compiled = GlobSet(globs)
+    table = compiled._advance = Counting(compiled._advance)
+    compiled.match(path)
+    return table.asked
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(patterns, min_size=1, max_size=6), names, st.integers(1, 40))
+def test_never_more_steps_than_bytes(globs: list[bytes], name: bytes, times: int) -> None:
+    path = name * times if name != b"/" else name
+    assert steps(globs, path) <= len(path)
+
+
+@pytest.mark.parametrize(
+    "glob",
+    [
+        b"/" + b"*a" * 100 + b"b",
+        b"**/a" * 100 + b"/b",
+        b"/**a" * 100 + b"b",
+        b"/[ab]**" * 50 + b"b",
+    ],
+)
+def test_patterns_that_ruin_backtracking_take_a_step_a_byte(glob: bytes) -> None:
+    assert steps([glob], b"/" + b"a" * 4094) == 4095
+    assert steps([glob], b"/a" * 2047) <= 4094
+
+
+def test_a_path_that_cannot_match_any_more_ends_the_run() -> None:
+    assert steps([b"/etc/*", b"/usr/*"], b"/home" + b"/x" * 2000) == len(b"/home")
