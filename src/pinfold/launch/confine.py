@@ -103,6 +103,11 @@ class Confinement:
         if not self._keep_caps:
             caps.limit_held(caps.CONTAINER_DEFAULT)
 
+    @property
+    def descriptor(self) -> int:
+        """The descriptor that :meth:`apply` needs open in the child, -1 for none."""
+        return -1 if self._ruleset is None else self._ruleset
+
     def close(self) -> None:
         """Closes the ruleset; children that applied it stay confined. May be called again."""
         ruleset, self._ruleset = self._ruleset, None

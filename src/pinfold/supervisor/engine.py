@@ -81,6 +81,8 @@ class Judged(NamedTuple):
     """The path as the task gave it."""
     name: bytes
     """The absolute name that was judged; empty when there was none to judge."""
+    pinned: bytes
+    """What the slot holds in the end."""
     verdict: Verdict | None
 
 
@@ -92,6 +94,8 @@ class Decision(NamedTuple):
     """``allow``, ``deny``, ``redirect`` (a rule's word), or ``error``."""
     rule: str | None
     judged: tuple[Judged, ...]
+    how: bytes = b""
+    """``struct open_how`` as pinned, for the one call that has it."""
 
 
 class Engine:
@@ -122,16 +126,19 @@ class Engine:
             # Another thread could be in the middle of a call that was judged under the old root.
             return _failed(errno.EPERM)
         pointers: list[tuple[int, int]] = []
-        resolve = 0
+        how = b""
         if call.how >= 0:
-            failed, resolve = self._pin_how(task, call, slot, pointers)
-            if failed:
-                return _failed(failed)
+            pinned = self._pin_how(task, call, slot)
+            if isinstance(pinned, int):
+                return _failed(pinned)
+            if pinned:
+                how = pinned
+                pointers.append((call.how, len(call.paths) * PATH_MAX))
         action = ALLOW
         rule: str | None = None
         judged: list[Judged] = []
         for path in call.paths:
-            outcome = self._path(task, call, slot, path, resolve)
+            outcome = self._path(task, call, slot, path, _resolve_of(how))
             if outcome is None:
                 continue
             if isinstance(outcome, int):
@@ -142,8 +149,8 @@ class Engine:
             if verdict is not None and verdict.action != ALLOW:
                 action, rule = verdict.action, verdict.rule
                 if action == DENY:
-                    return Decision(Deny(verdict.errno), action, rule, tuple(judged))
-        return Decision(Redirect(tuple(pointers)), action, rule, tuple(judged))
+                    return Decision(Deny(verdict.errno), action, rule, tuple(judged), how)
+        return Decision(Redirect(tuple(pointers)), action, rule, tuple(judged), how)
 
     def _path(
         self, task: Task, call: Shape, slot: Slot, path: _Path, resolve: int
@@ -167,7 +174,7 @@ class Engine:
                 return -length
         asked = view[place : place + length]
         if length == 0 or path.kind is Kind.TEXT or not self._naming:
-            return Judged(path.argument, asked, b"", None)
+            return Judged(path.argument, asked, b"", asked, None)
         try:
             meaning = self._names.resolve(
                 task.tid, task.tgid, dirfd, asked, in_root=bool(resolve & RESOLVE_IN_ROOT)
@@ -189,24 +196,23 @@ class Engine:
             if len(pinned) >= PATH_MAX:
                 return errno.ENAMETOOLONG
             view[place : place + len(pinned) + 1] = pinned + b"\0"
-        return Judged(path.argument, asked, meaning.names[0], verdict)
+        return Judged(path.argument, asked, meaning.names[0], pinned, verdict)
 
-    def _pin_how(
-        self, task: Task, call: Shape, slot: Slot, pointers: list[tuple[int, int]]
-    ) -> tuple[int, int]:
-        # Copies struct open_how; returns (errno, its resolve flags).
+    def _pin_how(self, task: Task, call: Shape, slot: Slot) -> bytes | int:
+        # Copies struct open_how into the slot; returns it, or an errno.
         address = task.registers[ARGUMENTS[call.how]]
         size = task.registers[ARGUMENTS[call.how + 1]]
         if not OPEN_HOW.size <= size <= PATH_MAX:
             # The kernel refuses the size before it looks at the structure (E2BIG, EINVAL).
-            return 0, 0
-        place = len(call.paths) * PATH_MAX
-        start = slot.offset + place
+            return b""
+        start = slot.offset + len(call.paths) * PATH_MAX
         if slot.arena.memory.read(task.tid, address, start, size) != size:
-            return errno.EFAULT, 0
-        pointers.append((call.how, place))
-        _, _, resolve = OPEN_HOW.unpack_from(slot.arena.view, start)
-        return 0, resolve
+            return errno.EFAULT
+        return slot.arena.view[start : start + size]
+
+
+def _resolve_of(how: bytes) -> int:
+    return int(OPEN_HOW.unpack_from(how)[2]) if how else 0
 
 
 def _failed(number: int, judged: tuple[Judged, ...] = ()) -> Decision:

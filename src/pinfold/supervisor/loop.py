@@ -107,6 +107,11 @@ class Supervisor:
         self.refused = False
         self.stopped = False
 
+    @property
+    def most(self) -> int:
+        """How many tasks there were at one time, at most."""
+        return self._family.most
+
     def run(self) -> int:
         """Returns COMMAND's wait status, when it has ended and nothing of the sandbox is left.
 

@@ -61,7 +61,7 @@ class Filter(NamedTuple):
         """Every number and its neighbours, and the edges of x32, of -1 and of the number line."""
         fixed = {0, 1, 511, 0x3FFFFFFF, 0x40000000, 0x40000001, 0x7FFFFFFF, 0x80000000}
         near = {number + step for number in self.cases for step in (-1, 0, 1, 0x40000000)}
-        return sorted(number for number in fixed | near if number >= 0) + [-2, -1]
+        return [*sorted(number for number in fixed | near if number >= 0), -2, -1]
 
     def calls(self) -> Iterator[SeccompData]:
         """Calls that are likely to tell a wrong filter from a right one."""

@@ -16,7 +16,7 @@ words = st.sampled_from(sorted(WORDS))
 
 
 @st.composite
-def tests(draw: st.DrawFn) -> tuple[int, int, bool]:
+def steps(draw: st.DrawFn) -> tuple[int, int, bool]:
     mask = draw(words)
     return mask, draw(words) & mask, draw(st.booleans())
 
@@ -25,7 +25,7 @@ def narrow(left: frozenset[int], mask: int, value: int, holds: bool) -> frozense
     return frozenset(word for word in left if (word & mask == value) is holds)
 
 
-@given(st.lists(tests(), max_size=12))
+@given(st.lists(steps(), max_size=12))
 @settings(deadline=None, database=None, max_examples=400)
 def test_contradictions_are_found_exactly(taken: list[tuple[int, int, bool]]) -> None:
     known = UNKNOWN
@@ -39,7 +39,7 @@ def test_contradictions_are_found_exactly(taken: list[tuple[int, int, bool]]) ->
             assert all(word & known.mask == known.value for word in left)
 
 
-@given(st.lists(tests(), max_size=6), words, st.lists(tests(), max_size=4))
+@given(st.lists(steps(), max_size=6), words, st.lists(steps(), max_size=4))
 @settings(deadline=None, database=None, max_examples=400)
 def test_what_is_dropped_makes_no_difference_to_the_bits_asked_about(
     before: list[tuple[int, int, bool]], bits: int, after: list[tuple[int, int, bool]]
@@ -83,7 +83,9 @@ def test_patterns_that_cover_every_word_between_them_leave_none() -> None:
     for value in (0b00, 0b01, 0b10):
         assert known is not None
         known = known.assume(0b11, value, holds=False)
-    assert known == Word(0b11, 0b11)
+    assert known is not None
+    assert known.assume(0b11, 0b11, holds=False) is None
+    assert known.assume(0b11, 0b11, holds=True) == Word(0b11, 0b11)
 
 
 def test_patterns_of_more_bits_that_cover_every_word_leave_none() -> None:

@@ -1,0 +1,314 @@
+"""From a command to a stopped, confined, filtered and seized process, with its listener here.
+
+The parent forks; child and parent then talk over one socket pair:
+
+    child                                   supervisor
+    streams, directory, confinement
+    "R" ready to be seized            →
+                                      ←     PTRACE_SEIZE, "S"
+    installs the filter
+    "F" + number of the listener      →
+                                      ←     pidfd_getfd, "G"
+    execve, judged like any other
+    "E" + errno + index, if it failed →     (end of file when it succeeded)
+
+The child is seized before it has a filter, since a call that the filter sends to a tracer fails
+without one; and it holds its first trapped call until the listener was fetched.
+
+Code in the child runs between fork and exec in a process that may have had other threads: it makes
+plain calls with what was prepared before, imports nothing, takes no locks, and leaves by
+``os._exit`` whatever happens.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import struct
+import warnings
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
+
+from pinfold.errors import LaunchError, UnsupportedError
+from pinfold.launch.command import candidates
+from pinfold.linux import process, ptrace
+from pinfold.uapi.seccomp import SECCOMP_FILTER_FLAG_NEW_LISTENER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from pinfold.launch.confine import Confinement
+    from pinfold.linux.seccomp import FilterProgram
+
+_MESSAGE: Final = struct.Struct("=cii")
+_READY: Final = b"R"
+_SEIZED: Final = b"S"
+_FILTERED: Final = b"F"
+_GO: Final = b"G"
+_FAILED: Final = b"X"
+_NO_EXEC: Final = b"E"
+
+_STAGES: Final = (
+    "set up the standard streams of",
+    "enter the working directory of",
+    "confine",
+    "install the filter for",
+)
+_STREAMS, _DIRECTORY, _CONFINE, _FILTER = range(4)
+
+_RESTORED: Final = (signal.SIGPIPE, signal.SIGXFSZ)
+"""Python ignores these; COMMAND starts with them as they usually are."""
+
+
+class Command(NamedTuple):
+    """What to run and how it starts, all in bytes and descriptors."""
+
+    argv: tuple[bytes, ...]
+    env: Mapping[bytes, bytes]
+    cwd: bytes | None = None
+    streams: tuple[int, int, int] = (0, 1, 2)
+    """Descriptors that become its 0, 1 and 2; -1 leaves one closed."""
+    close_others: bool = False
+    """Whether descriptors above 2 are closed even if they are inheritable."""
+    pass_fds: frozenset[int] = frozenset()
+    signal_mask: frozenset[int] = frozenset()
+    """Signals that are blocked when it starts."""
+    default_signals: frozenset[int] = frozenset()
+    """Signals whose disposition is set back to the default, besides SIGPIPE and SIGXFSZ."""
+
+
+class Launched(NamedTuple):
+    """A seized process that is about to execute its command."""
+
+    pid: int
+    listener: int
+    """Listener descriptor of its filter."""
+    channel: socket.socket
+    """Where the child reports an exec that failed; see :func:`exec_failure`."""
+    paths: tuple[bytes, ...]
+    """The paths that it tries, in order."""
+
+
+def spawn(
+    command: Command, confinement: Confinement, program: FilterProgram, options: int
+) -> Launched:
+    """Starts a command's process, up to its first exec.
+
+    Args:
+        command: What to run.
+        confinement: Applied in the child.
+        program: The filter.
+        options: ``PTRACE_O_*`` options for the process and all that come from it.
+
+    Preconditions: called by the thread that will supervise. The caller gets two descriptors and a
+    child to look after.
+
+    Raises:
+        LaunchError: A step in the child failed.
+        UnsupportedError: ptrace is not permitted, or an outer sandbox holds a listener.
+        OSError: fork or a descriptor failed.
+    """
+    paths = candidates(command.argv[0], command.env)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        with warnings.catch_warnings():
+            # Threads of the host process: see the head of the module for what the child does not do.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+        if pid == 0:
+            _child(command, confinement, program, theirs, paths)
+        theirs.close()
+        try:
+            listener = _take_over(pid, ours, command.argv[0], options)
+        except BaseException:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
+    except BaseException:
+        ours.close()
+        theirs.close()
+        raise
+    return Launched(pid, listener, ours, paths)
+
+
+def exec_failure(launched: Launched, denied: str | None) -> LaunchError:
+    """Returns why the command was not executed, as the child told before it ended.
+
+    Args:
+        launched: The process, which has ended.
+        denied: The rule that denied its last call, for the message.
+    """
+    launched.channel.setblocking(False)
+    try:
+        data = launched.channel.recv(_MESSAGE.size)
+    except OSError:
+        data = b""
+    name = os.fsdecode(launched.paths[-1])
+    if len(data) != _MESSAGE.size:
+        return LaunchError(f"{name}: ended before it was executed", 125)
+    kind, number, index = _MESSAGE.unpack(data)
+    if kind != _NO_EXEC:
+        return LaunchError(f"{name}: cannot {_STAGES[index]} it: {os.strerror(number)}", 125)
+    path = os.fsdecode(launched.paths[index])
+    if number in (errno.ENOENT, errno.ENOTDIR):
+        if os.path.exists(path):
+            return LaunchError(f"{path}: its interpreter was not found", 127)
+        return LaunchError(f"{path}: command not found" if len(launched.paths) == 1 else
+                           f"{os.path.basename(path)}: command not found in PATH", 127)
+    text = os.strerror(number)
+    if os.path.isdir(path):
+        text = "is a directory"
+    elif denied is not None:
+        text += f" (rule: {denied})"
+    return LaunchError(f"{path}: cannot execute: {text}", 126)
+
+
+def _take_over(pid: int, channel: socket.socket, name: bytes, options: int) -> int:
+    _expect(channel, _READY, name)
+    try:
+        ptrace.seize(pid, options)
+    except OSError as error:
+        if error.errno != errno.EPERM:
+            raise
+        raise UnsupportedError(
+            "not permitted to trace a process of our own (PTRACE_SEIZE: EPERM): allow it with"
+            " `sysctl kernel.yama.ptrace_scope=1`, or in a container with `--cap-add=SYS_PTRACE`;"
+            " under a debugger or strace that follows children it cannot work"
+        ) from error
+    channel.send(_SEIZED)
+    number = _expect(channel, _FILTERED, name)
+    pidfd = os.pidfd_open(pid)
+    try:
+        listener = process.take_descriptor(pidfd, number)
+    finally:
+        os.close(pidfd)
+    channel.send(_GO)
+    return listener
+
+
+def _expect(channel: socket.socket, wanted: bytes, name: bytes) -> int:
+    data = channel.recv(_MESSAGE.size)
+    kind, number, stage = _MESSAGE.unpack(data) if len(data) == _MESSAGE.size else (b"", 0, 0)
+    if kind == wanted:
+        return int(number)
+    what = os.fsdecode(name)
+    if kind != _FAILED:
+        raise LaunchError(f"{what}: its process ended before it was started", 125)
+    if stage == _FILTER and number == errno.EBUSY:
+        raise UnsupportedError(
+            "the seccomp filter was refused (EBUSY): pinfold runs inside a sandbox that has a"
+            " listener, and the kernel allows one in a chain; run pinfold outside it"
+        )
+    raise LaunchError(f"cannot {_STAGES[stage]} {what}: {os.strerror(number)}", 125)
+
+
+def _child(
+    command: Command,
+    confinement: Confinement,
+    program: FilterProgram,
+    channel: socket.socket,
+    paths: Sequence[bytes],
+) -> NoReturn:
+    # See the head of the module for what must not be done here.
+    stage = _STREAMS
+    status = 125
+    try:
+        channel = socket.socket(fileno=_above_streams(channel.detach()))
+        process.die_with_parent(signal.SIGKILL)
+        process.set_dumpable(True)
+        _set_streams(command.streams)
+        if command.close_others:
+            _close_others({*command.pass_fds, channel.fileno(), confinement.descriptor})
+        stage = _DIRECTORY
+        if command.cwd is not None:
+            os.chdir(command.cwd)
+        stage = _CONFINE
+        confinement.apply()
+        for number in (*_RESTORED, *command.default_signals):
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, command.signal_mask)
+        stage = _FILTER
+        channel.send(_MESSAGE.pack(_READY, 0, 0))
+        if channel.recv(1) != _SEIZED:
+            os._exit(status)
+        listener = program.install(SECCOMP_FILTER_FLAG_NEW_LISTENER)
+        channel.send(_MESSAGE.pack(_FILTERED, listener, 0))
+        if channel.recv(1) != _GO:
+            os._exit(status)
+        os.close(listener)
+        number, index = _execute(paths, command)
+        channel.send(_MESSAGE.pack(_NO_EXEC, number, index))
+    except OSError as error:
+        channel.send(_MESSAGE.pack(_FAILED, error.errno or 0, stage))
+    finally:
+        os._exit(status)
+
+
+def _execute(paths: Sequence[bytes], command: Command) -> tuple[int, int]:
+    # Returns (errno, index of the path it is about) if nothing could be executed, as execvp(3).
+    failed = (errno.ENOENT, 0)
+    for index, path in enumerate(paths):
+        number = _try(path, command.argv, command.env)
+        if number == errno.ENOEXEC:
+            number = _try(b"/bin/sh", (b"/bin/sh", path, *command.argv[1:]), command.env)
+            return number, index
+        if number in (errno.ENOENT, errno.ENOTDIR):
+            if failed[0] != errno.EACCES:
+                failed = (number, index)
+        elif number == errno.EACCES:
+            failed = (number, index)
+        else:
+            return number, index
+    return failed
+
+
+def _try(path: bytes, argv: Sequence[bytes], env: Mapping[bytes, bytes]) -> int:
+    try:
+        os.execve(path, argv, env)
+    except OSError as error:
+        return error.errno or errno.EIO
+
+
+def _above_streams(fd: int) -> int:
+    # With closed standard streams a new descriptor may have got their number.
+    while fd <= 2:
+        fd = os.dup(fd)
+    return fd
+
+
+def _set_streams(streams: tuple[int, int, int]) -> None:
+    moved = [_above_streams(os.dup(fd)) if fd >= 0 and fd != at else fd
+             for at, fd in enumerate(streams)]
+    for at, fd in enumerate(moved):
+        if fd < 0:
+            _close_quietly(at)
+        elif fd != at:
+            os.dup2(fd, at, inheritable=True)
+            os.close(fd)
+        elif _is_open(at):
+            os.set_inheritable(at, True)
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def _close_quietly(fd: int) -> None:
+    try:
+        os.close(fd)
+    except OSError as error:
+        if error.errno != errno.EBADF:
+            raise
+
+
+def _close_others(kept: Iterable[int]) -> None:
+    low = 3
+    for fd in sorted(fd for fd in kept if fd >= low):
+        os.closerange(low, fd)
+        low = fd + 1
+    os.closerange(low, os.sysconf("SC_OPEN_MAX"))

@@ -1,0 +1,304 @@
+"""One run of one command: everything wired together, in a thread of its own.
+
+A thread, because ptrace binds the sandbox to one: its end kills the sandbox, its waits see nothing
+but the sandbox, and the program that called pinfold keeps its own thread for its own business.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from pinfold import bpf
+from pinfold.arch.x86_64 import ARGUMENTS
+from pinfold.audit.record import Entry, Path
+from pinfold.backends.base import Deny
+from pinfold.backends.trace import TraceBackend
+from pinfold.errors import LaunchError, UnsupportedError
+from pinfold.launch import confine, spawn
+from pinfold.linux import process, seccomp
+from pinfold.pins.arena import ArenaPool
+from pinfold.pins.install import DELIVERY_CALL, Installer
+from pinfold.pins.live import LiveCheck
+from pinfold.supervisor.engine import SHAPES, Engine
+from pinfold.supervisor.loop import OPTIONS, Supervisor
+from pinfold.syscalls.filter import answers
+from pinfold.tracee.names import Names
+from pinfold.tracee.waits import Waits
+from pinfold.uapi import seccomp as abi
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from pinfold.launch.spawn import Command, Launched
+    from pinfold.policy.rules import PathRules
+    from pinfold.supervisor.engine import Decision, Shape
+    from pinfold.tracee.task import Task
+
+
+class Limits(NamedTuple):
+    """What COMMAND may reach, apart from path rules."""
+
+    ro: Sequence[bytes] = ()
+    rw: Sequence[bytes] = ()
+    keep_caps: bool = False
+
+
+class Outcome(NamedTuple):
+    """How a run ended."""
+
+    status: int
+    """COMMAND's wait status."""
+    denied: int
+    """Calls that a rule denied."""
+    redirected: int
+    """Calls that a rule sent elsewhere."""
+    trapped: int
+    """Calls that were judged."""
+    most: int
+    """Tasks alive at one time, at most."""
+
+
+class Session:
+    """A command in its sandbox.
+
+    Args:
+        command: What to run.
+        rules: Path rules.
+        limits: What it may reach.
+        sink: Called with each log entry before the call it is about is let go; None for no log.
+        on_stop: Called in the session's thread when COMMAND was stopped by job control.
+        on_refused: Called with one line when a program was killed as a whole.
+
+    Attributes:
+        warnings: Lines about what is weaker than usual.
+        launched: Set when COMMAND's process exists and has its descriptors, or never will.
+
+    Raises:
+        PolicyError: A path to confine to does not exist.
+        UnsupportedError: The kernel lacks something that was asked for.
+    """
+
+    def __init__(
+        self,
+        command: Command,
+        rules: PathRules,
+        limits: Limits,
+        *,
+        sink: Callable[[Entry], None] | None = None,
+        on_stop: Callable[[int], None] | None = None,
+        on_refused: Callable[[str], None] | None = None,
+    ) -> None:
+        self._command = command
+        self._rules = rules
+        self._sink = sink
+        self._on_stop = on_stop
+        self._on_refused = on_refused
+        self._confinement = confine.prepare(limits.ro, limits.rw, limits.keep_caps)
+        self.warnings = self._confinement.warnings
+        self.launched = threading.Event()
+        self._pidfd = -1
+        self._lock = threading.Lock()
+        self._supervisor: Supervisor | None = None
+        self._outcome: Outcome | None = None
+        self._error: BaseException | None = None
+        self._on_end: Callable[[], None] | None = None
+        self._last_denial: str | None = None
+        self._thread = threading.Thread(target=self._run, name="pinfold", daemon=True)
+
+    def start(self, on_end: Callable[[], None] | None = None) -> None:
+        """Starts the run; ``on_end`` is called in its thread when it is over."""
+        self._on_end = on_end
+        self._thread.start()
+
+    def result(self) -> Outcome:
+        """Waits for the end and returns how it was.
+
+        Raises:
+            PinfoldError: What went wrong; nothing of the sandbox is left then.
+        """
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        if self._outcome is None:
+            raise LaunchError("the run ended without an outcome", 125)
+        return self._outcome
+
+    def signal(self, number: int) -> None:
+        """Sends a signal to COMMAND; does nothing when it is not there (any more)."""
+        with self._lock:
+            if self._pidfd < 0:
+                return
+            try:
+                signal.pidfd_send_signal(self._pidfd, number)
+            except ProcessLookupError:
+                return
+
+    @property
+    def stopped(self) -> bool:
+        """Whether COMMAND is stopped by job control."""
+        return self._supervisor is not None and self._supervisor.stopped
+
+    @property
+    def traps(self) -> bool:
+        """Whether any call is judged at all."""
+        return self._sink is not None or not self._rules.empty
+
+    def _run(self) -> None:
+        try:
+            self._outcome = self._supervise()
+        except BaseException as error:  # noqa: BLE001 (it is raised again by result())
+            self._error = error
+        finally:
+            self._confinement.close()
+            with self._lock:
+                if self._pidfd >= 0:
+                    os.close(self._pidfd)
+                    self._pidfd = -1
+            self.launched.set()
+            if self._on_end is not None:
+                self._on_end()
+
+    def _supervise(self) -> Outcome:
+        secret = (secrets.randbits(64), secrets.randbits(64))
+        trapped = SHAPES.keys() if self.traps else ()
+        program = seccomp.FilterProgram(filter_code(trapped, secret))
+        launched = spawn.spawn(self._command, self._confinement, program, OPTIONS)
+        waits = Waits()
+        live = LiveCheck()
+        arenas = None
+        try:
+            with _Hidden():
+                self._pidfd = os.pidfd_open(launched.pid)
+                self.launched.set()
+                arenas = ArenaPool()
+                names = Names()
+                self._supervisor = supervisor = Supervisor(
+                    launched.pid,
+                    waits,
+                    TraceBackend(
+                        arenas, Installer(waits, launched.listener, secret, live), live
+                    ),
+                    Engine(self._rules, names, naming=self._sink is not None),
+                    names,
+                    record=self._record if self._sink is not None else self._note,
+                    on_stop=self._on_stop,
+                    on_refused=self._on_refused,
+                )
+                status = supervisor.run()
+            if not supervisor.executed:
+                raise self._not_executed(launched, supervisor)
+            return Outcome(
+                status,
+                supervisor.denied,
+                supervisor.redirected,
+                supervisor.trapped,
+                supervisor.most,
+            )
+        finally:
+            live.close()
+            if arenas is not None:
+                arenas.close()
+            os.close(launched.listener)
+            launched.channel.close()
+
+    def _not_executed(self, launched: Launched, supervisor: Supervisor) -> LaunchError:
+        if supervisor.refused:
+            return LaunchError(f"{os.fsdecode(launched.paths[-1])}: a 32-bit program", 126)
+        return spawn.exec_failure(launched, self._last_denial)
+
+    def _note(self, _task: Task, _call: Shape, decision: Decision) -> None:
+        # Without a log all that is kept is why COMMAND itself may have been denied.
+        if decision.rule is not None and isinstance(decision.plan, Deny):
+            self._last_denial = decision.rule
+
+    def _record(self, task: Task, call: Shape, decision: Decision) -> None:
+        self._note(task, call, decision)
+        if self._sink is None:
+            return
+        plan = decision.plan
+        self._sink(
+            Entry(
+                time.time(),
+                task.tgid,
+                task.tid,
+                task.program,
+                call.row,
+                [task.registers[register] for register in ARGUMENTS],
+                tuple(Path(one.argument, one.asked, one.name, one.pinned) for one in decision.judged),
+                decision.how,
+                decision.action,
+                decision.rule,
+                errno.errorcode.get(plan.errno, str(plan.errno))
+                if isinstance(plan, Deny)
+                else None,
+            )
+        )
+
+
+def filter_code(trapped: Iterable[int], secret: tuple[int, int]) -> bytes:
+    """Returns the filter of a sandbox as ``struct sock_filter`` bytes.
+
+    Args:
+        trapped: Numbers of the calls to be judged.
+        secret: Marks the call by which the memfd is delivered.
+    """
+    cases = answers(
+        trapped,
+        trap=abi.SECCOMP_RET_TRACE,
+        refuse=abi.SECCOMP_RET_ERRNO,
+        delivery=DELIVERY_CALL,
+        secret=secret,
+        hand_over=abi.SECCOMP_RET_USER_NOTIF,
+    )
+    program = bpf.compile_filter(
+        {
+            number: [bpf.Case(tuple(bpf.Arg(*test) for test in tests), action) for tests, action in row]
+            for number, row in cases.items()
+        },
+        default=abi.SECCOMP_RET_ALLOW,
+        arch=abi.AUDIT_ARCH_X86_64,
+        wrong_arch=abi.SECCOMP_RET_KILL_PROCESS,
+        x32=abi.SECCOMP_RET_KILL_PROCESS,
+        minus_one=abi.SECCOMP_RET_ERRNO | errno.ENOSYS,
+    )
+    return bpf.assemble(program)
+
+
+class _Hidden:
+    """While a target runs, no process with our user id may trace us or read our memory."""
+
+    _lock = threading.Lock()
+    _count = 0
+    _before = True
+
+    def __enter__(self) -> None:
+        cls = type(self)
+        with cls._lock:
+            if cls._count == 0:
+                cls._before = process.is_dumpable()
+                process.set_dumpable(False)
+            cls._count += 1
+
+    def __exit__(self, *_: object) -> None:
+        cls = type(self)
+        with cls._lock:
+            cls._count -= 1
+            if cls._count == 0 and cls._before:
+                process.set_dumpable(True)
+
+
+def require_machine() -> None:
+    """Checks what can be checked without trying.
+
+    Raises:
+        UnsupportedError: The processor is one that pinfold does not know yet.
+    """
+    machine = os.uname().machine
+    if machine != "x86_64":
+        raise UnsupportedError(f"pinfold knows x86_64 processors, and this is {machine}")
