@@ -129,6 +129,17 @@ class Session:
             raise LaunchError("the run ended without an outcome", 125)
         return self._outcome
 
+    def join(self, timeout: float | None) -> bool:
+        """Waits for the end, ``timeout`` seconds at most; returns whether it has come."""
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def kill(self) -> None:
+        """Kills the sandbox and waits until nothing of it is left."""
+        self.launched.wait()
+        self.signal(signal.SIGKILL)
+        self._thread.join()
+
     def signal(self, number: int) -> None:
         """Sends a signal to COMMAND; does nothing when it is not there (any more)."""
         with self._lock:
@@ -138,6 +149,11 @@ class Session:
                 signal.pidfd_send_signal(self._pidfd, number)
             except ProcessLookupError:
                 return
+
+    @property
+    def over(self) -> bool:
+        """Whether the run has ended, though its thread may still be on its way out."""
+        return self._outcome is not None or self._error is not None
 
     @property
     def stopped(self) -> bool:
@@ -181,9 +197,7 @@ class Session:
                 self._supervisor = supervisor = Supervisor(
                     launched.pid,
                     waits,
-                    TraceBackend(
-                        arenas, Installer(waits, launched.listener, secret, live), live
-                    ),
+                    TraceBackend(arenas, Installer(waits, launched.listener, secret, live), live),
                     Engine(self._rules, names, naming=self._sink is not None),
                     names,
                     record=self._record if self._sink is not None else self._note,
@@ -230,7 +244,9 @@ class Session:
                 task.program,
                 call.row,
                 [task.registers[register] for register in ARGUMENTS],
-                tuple(Path(one.argument, one.asked, one.name, one.pinned) for one in decision.judged),
+                tuple(
+                    Path(one.argument, one.asked, one.name, one.pinned) for one in decision.judged
+                ),
                 decision.how,
                 decision.action,
                 decision.rule,
@@ -258,7 +274,9 @@ def filter_code(trapped: Iterable[int], secret: tuple[int, int]) -> bytes:
     )
     program = bpf.compile_filter(
         {
-            number: [bpf.Case(tuple(bpf.Arg(*test) for test in tests), action) for tests, action in row]
+            number: [
+                bpf.Case(tuple(bpf.Arg(*test) for test in tests), action) for tests, action in row
+            ]
             for number, row in cases.items()
         },
         default=abi.SECCOMP_RET_ALLOW,

@@ -3,28 +3,29 @@
  * writable memory of its own where the pins would be, filled so that whatever is read there names the
  * denied file. A supervisor that trusts its books opens it.
  */
-#include "probe.h"
-
-enum { FILL_AT_MOST = 64 << 20 };
+#include "fake.h"
 
 struct result {
     long mapped, escapes, allowed, refused, other;
     int failure;
 };
 
-static void try(struct result *result, const char *allowed, long attempts)
+static void work(struct result *result, const struct range *pins, int count, char **argv)
 {
-    for (long i = 0; i < attempts; i++) {
-        const char *byte = first_byte(allowed);
-        if (*byte == 'D')
-            result->escapes++;
-        else if (*byte == 'A')
-            result->allowed++;
-        else if (*byte == '-')
-            result->refused++;
+    for (int i = 0; i < count; i++) {
+        int failure = fake_pin(pins[i].start, pins[i].end - pins[i].start, argv[2]);
+        if (failure != 0)
+            result->failure = failure;
         else
-            result->other++;
+            result->mapped++;
     }
+    for (long i = 0; i < atol(argv[3]); i++)
+        switch (open_through_fake(argv[1])) {
+        case 'D': result->escapes++; break;
+        case 'A': result->allowed++; break;
+        case '-': result->refused++; break;
+        default: result->other++;
+        }
 }
 
 int main(int argc, char **argv)
@@ -32,9 +33,8 @@ int main(int argc, char **argv)
     struct range pins[PINS_AT_MOST];
     struct result *result;
     pid_t self = getpid(), child;
-    int count, advice = 0;
+    int count, status, advice = 0;
 
-    setvbuf(stdout, NULL, _IONBF, 0);
     if (argc != 4)
         return 2;
     result = mmap(NULL, sizeof *result, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -47,25 +47,13 @@ int main(int argc, char **argv)
     child = fork();
     if (child == 0) {
         die_with(self);
-        for (int i = 0; i < count; i++) {
-            size_t size = pins[i].end - pins[i].start;
-            char *own = mmap((void *)pins[i].start, size, PROT_READ | PROT_WRITE | PROT_EXEC,
-                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
-            if (own == MAP_FAILED) {
-                result->failure = errno;
-                continue;
-            }
-            fill_with_path(own, size < FILL_AT_MOST ? size : FILL_AT_MOST, argv[2]);
-            result->mapped++;
-        }
-        try(result, argv[1], atol(argv[3]));
+        work(result, pins, count, argv);
         _exit(0);
     }
-    if (child < 0)
+    if (child < 0 || waitpid(child, &status, 0) != child)
         return 1;
-    waitpid(child, NULL, 0);
-    printf("pins=%d advice=%d mapped=%ld map_errno=%d\n", count, advice, result->mapped,
-           result->failure);
+    printf("pins=%d advice=%d mapped=%ld failure=%d killed=%d\n", count, advice, result->mapped,
+           result->failure, WIFSIGNALED(status) ? WTERMSIG(status) : 0);
     printf("escapes=%ld allowed=%ld refused=%ld other=%ld parent=%s\n", result->escapes,
            result->allowed, result->refused, result->other, first_byte(argv[1]));
     return 0;

@@ -7,7 +7,7 @@
  *   vfork     the old one lives on in the parent, which runs again once the child has executed
  *   clonevm   likewise, and the parent never slept
  */
-#include "probe.h"
+#include "fake.h"
 
 static char *program;
 static _Alignas(64) char stack[1 << 16];
@@ -22,16 +22,10 @@ static int execute(void *unused)
 
 static int faked(char **argv)
 {
-    char *address = (char *)strtoul(argv[4], NULL, 16);
-    size_t size = strtoul(argv[5], NULL, 16);
-    char *own = mmap(address, size, PROT_READ | PROT_WRITE | PROT_EXEC,
-                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
-    int failure = own == MAP_FAILED ? errno : 0;
+    int failure = fake_pin(strtoul(argv[4], NULL, 16), strtoul(argv[5], NULL, 16), argv[3]);
+    char first = open_through_fake(argv[2]), second = open_through_fake(argv[2]);
 
-    if (own != MAP_FAILED)
-        fill_with_path(own, size < 64 << 20 ? size : 64 << 20, argv[3]);
-    printf("mapped=%d byte=%s", -failure, first_byte(argv[2]));
-    printf(" again=%s\n", first_byte(argv[2]));
+    printf("mapped=%d byte=%c again=%c\n", failure, first, second);
     return 0;
 }
 
@@ -40,7 +34,7 @@ int main(int argc, char **argv)
     struct range pins[PINS_AT_MOST];
     static char start[24], size[24];
     pid_t child = -1;
-    int count;
+    int count, status;
 
     setvbuf(stdout, NULL, _IONBF, 0);
     program = argv[0];
@@ -61,9 +55,8 @@ int main(int argc, char **argv)
         child = clone(execute, stack + sizeof stack, CLONE_VM | CLONE_VFORK | SIGCHLD, NULL);
     else if (strcmp(argv[1], "clonevm") == 0)
         child = clone(execute, stack + sizeof stack, CLONE_VM | SIGCHLD, NULL);
-    if (child < 0)
+    if (child < 0 || waitpid(child, &status, 0) != child)
         return 1;
-    waitpid(child, NULL, 0);
-    printf("parent=%s\n", first_byte(argv[2]));
+    printf("killed=%d parent=%s\n", WIFSIGNALED(status) ? WTERMSIG(status) : 0, first_byte(argv[2]));
     return 0;
 }

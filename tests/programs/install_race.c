@@ -3,47 +3,64 @@
  * comes into a new address space. Each attempt executes the program anew; there, one thread makes the
  * first path call while others
  *
- *   descriptor   put a file of their own onto every low descriptor number, again and again, so that
- *                the mapping is made of it
+ *   descriptor   free the lowest descriptor number and put a file of their own onto it, again and
+ *                again, so that the mapping is made of it
  *   replace      map that file, again and again, where the next mapping is likely to be
  *   unmap        unmap what is there, likewise
  *
  * The file is filled so that whatever is read from it names the denied file. Built with -static, so
  * that the loader makes no path call first.
  */
-#include "probe.h"
+#include "fake.h"
 
 #include <pthread.h>
-#include <sys/resource.h>
-
-enum { FILLED = 1 << 20, HIGH = 200, LOWEST = 3, LOWEST_ABOVE = 24, SECONDS = 5 };
+enum { HIGH = 200, LOWEST = 3, SECONDS = 5 };
 
 static int own;
 static _Atomic int ready, stop;
 static char *likely;
 static size_t size;
 
+/* Waits for some random time below a limit, so that no two rounds are alike. */
+static void wander(long nanoseconds)
+{
+    static uint64_t random = 0x9e3779b97f4a7c15;
+    double end;
+
+    random = random * 6364136223846793005 + 1442695040888963407;
+    end = now() + (double)(random >> 40) / (1 << 24) * (double)nanoseconds / 1e9;
+    while (now() < end)
+        ;
+}
+
 static void *take_descriptors(void *unused)
 {
-    for (double end = now() + SECONDS; !stop && now() < end; ready = 1)
-        for (int fd = LOWEST; fd < LOWEST_ABOVE; fd++)
-            dup2(own, fd);
+    for (double end = now() + SECONDS; !stop && now() < end; ready = 1) {
+        close(LOWEST);
+        wander(50000);
+        dup2(own, LOWEST);
+        wander(100000);
+    }
     return unused;
 }
 
 static void *replace(void *unused)
 {
     for (double end = now() + SECONDS; !stop && now() < end; ready = 1) {
-        mmap(likely, size, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_SHARED | MAP_FIXED, own, 0);
         munmap(likely, size);
+        wander(50000);
+        mmap(likely, size, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_SHARED | MAP_FIXED, own, 0);
+        wander(100000);
     }
     return unused;
 }
 
 static void *unmap(void *unused)
 {
-    for (double end = now() + SECONDS; !stop && now() < end; ready = 1)
+    for (double end = now() + SECONDS; !stop && now() < end; ready = 1) {
         munmap(likely, size);
+        wander(20000);
+    }
     return unused;
 }
 
@@ -54,8 +71,7 @@ static int attack(char **argv)
                             : argv[1][0] == 'r' ? replace
                                                 : unmap;
     pthread_t thread;
-    const char *byte;
-    char *memory;
+    char *memory, byte;
 
     size = strtoul(argv[5], NULL, 16);
     own = memfd_create("own", MFD_CLOEXEC);
@@ -64,19 +80,23 @@ static int attack(char **argv)
     memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, own, 0);
     if (memory == MAP_FAILED)
         return 2;
-    fill_with_path(memory, size < FILLED ? size : FILLED, argv[3]);
+    fill_with_path(memory, size, argv[3]);
     munmap(memory, size);
-    own = dup2(own, HIGH);
+    if (dup3(own, HIGH, O_CLOEXEC) != HIGH)
+        return 2;
+    close(own);
+    own = HIGH;
     if (pthread_create(&thread, NULL, with, NULL) != 0)
         return 2;
     /* The next mapping of that size goes where the last one that was given back had been. */
     likely = mmap(NULL, size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     munmap(likely, size);
+    expect_return_through(likely, size);
     while (!ready)
         sched_yield();
-    byte = first_byte(argv[2]);
+    byte = open_through_fake(argv[2]);
     stop = 1;
-    return *byte == 'A' || *byte == 'D' ? *byte : 0;
+    return byte == '-' ? 0 : byte;
 }
 
 int main(int argc, char **argv)

@@ -173,19 +173,4 @@ static inline int in_pins(const struct range *pins, int count, uintptr_t address
     return 0;
 }
 
-/*
- * Fills memory so that a path read from nearly any place in it names `path`: each page is slashes
- * with the path at its end, and any number of leading slashes is one. For faking a pin whose slots
- * lie somewhere unknown.
- */
-static inline void fill_with_path(char *memory, size_t size, const char *path)
-{
-    size_t length = strlen(path) + 1;
-
-    for (size_t page = 0; page + 4096 <= size; page += 4096) {
-        memset(memory + page, '/', 4096);
-        memcpy(memory + page + 4096 - length, path, length);
-    }
-}
-
 #endif

@@ -13,11 +13,12 @@ The Landlock domain is there even when no path is given. A task in a domain cann
 ``/proc/PID/mem`` of, anything outside it, root or not; and from ABI 6 on it cannot signal outside
 either, so COMMAND cannot kill the supervisor. The kernel refuses a ruleset that handles nothing
 (ENOMSG). With ABI 6 the signal scope is something. Before, pinfold handles ``REFER`` and allows it
-beneath ``/``: that right is about renames and links between directories, which a domain that does
-not handle it forbids anyway as soon as it handles any other file right. So handling another one, and
-allowing it everywhere, would break ``mv`` between directories (EXDEV), and a network right can only be
+beneath ``/``: that right is about renames and links between directories, which every domain with a
+file right forbids unless it handles and allows just this one. Any other file right, allowed
+everywhere, would therefore break ``mv`` between directories (EXDEV), and network rights can only be
 allowed port by port. The cost left is that a domain with a file right cannot mount, even in a user
-namespace of its own. ABI 1 has no ``REFER``; no kernel with ``mseal`` has ABI 1, so it counts as none.
+namespace of its own. ABI 1 has no ``REFER``; no kernel with ``mseal`` is that old, so it counts as
+none.
 """
 
 from __future__ import annotations
@@ -87,10 +88,10 @@ class Confinement:
     def apply(self) -> None:
         """Confines the calling process, for good. To be called once, in the child, before exec.
 
-        The order matters. The bounding set shrinks first, while CAP_SETPCAP is surely there; without
-        it that is left out, as after the next step no exec adds a capability in any case. No new
-        privileges comes before Landlock, which demands it of the unprivileged. The held capabilities
-        go last, since nothing after may need one.
+        The order matters. The bounding set shrinks first, while CAP_SETPCAP is surely there; where
+        it is not, the set stays, as after the next step no exec adds a capability in any case. No
+        new privileges comes before Landlock, which demands it of the unprivileged. The held
+        capabilities go last, since nothing after may need one.
 
         Raises:
             OSError: The kernel refused a step. The child must not exec then.
@@ -149,8 +150,8 @@ def prepare(ro: Sequence[bytes], rw: Sequence[bytes], keep_caps: bool) -> Confin
         raise UnsupportedError(
             f"read-only and read-write paths need Landlock, which this kernel lacks; {_REMEDY}"
         )
-    warnings = (*_landlock_warnings(version), *_overlaps(ro, rw), *_capability_warnings(keep_caps))
     ruleset = _ruleset(version, ro, rw) if usable else None
+    warnings = (*_landlock_warnings(version), *_overlaps(ro, rw), *_capability_warnings(keep_caps))
     return Confinement(ruleset, keep_caps, warnings)
 
 
@@ -182,10 +183,9 @@ def _allow(ruleset: int, path: bytes, access: int) -> None:
             landlock.allow_beneath(ruleset, parent, access)
         finally:
             os.close(parent)
-    except OSError as error:
-        raise PolicyError(
-            f"{os.fsdecode(path)!r} cannot be allowed: {os.strerror(error.errno or 0)}"
-        ) from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise PolicyError(f"{os.fsdecode(path)!r} cannot be allowed: {reason}") from error
 
 
 def _landlock_warnings(version: int) -> Iterator[str]:

@@ -154,8 +154,12 @@ def exec_failure(launched: Launched, denied: str | None) -> LaunchError:
     if number in (errno.ENOENT, errno.ENOTDIR):
         if os.path.exists(path):
             return LaunchError(f"{path}: its interpreter was not found", 127)
-        return LaunchError(f"{path}: command not found" if len(launched.paths) == 1 else
-                           f"{os.path.basename(path)}: command not found in PATH", 127)
+        return LaunchError(
+            f"{path}: command not found"
+            if len(launched.paths) == 1
+            else f"{os.path.basename(path)}: command not found in PATH",
+            127,
+        )
     text = os.strerror(number)
     if os.path.isdir(path):
         text = "is a directory"
@@ -278,8 +282,9 @@ def _above_streams(fd: int) -> int:
 
 
 def _set_streams(streams: tuple[int, int, int]) -> None:
-    moved = [_above_streams(os.dup(fd)) if fd >= 0 and fd != at else fd
-             for at, fd in enumerate(streams)]
+    moved = [
+        _above_streams(os.dup(fd)) if fd >= 0 and fd != at else fd for at, fd in enumerate(streams)
+    ]
     for at, fd in enumerate(moved):
         if fd < 0:
             _close_quietly(at)

@@ -8,9 +8,7 @@ import os
 
 from pinfold.uapi import mman
 
-PIN_SEALS = (
-    mman.F_SEAL_SEAL | mman.F_SEAL_SHRINK | mman.F_SEAL_GROW | mman.F_SEAL_FUTURE_WRITE
-)
+PIN_SEALS = mman.F_SEAL_SEAL | mman.F_SEAL_SHRINK | mman.F_SEAL_GROW | mman.F_SEAL_FUTURE_WRITE
 """No one may write, resize or change the seals; mappings that exist keep their rights."""
 
 

@@ -21,7 +21,9 @@ Registers = ctypes.c_uint64 * REGISTERS
 """``struct user_regs_struct`` as an array; indices are in :mod:`pinfold.arch.x86_64`."""
 
 _NAMES: Final = {
-    value: name for name, value in vars(abi).items() if name.startswith("PTRACE_") and "_O_" not in name
+    value: name
+    for name, value in vars(abi).items()
+    if name.startswith("PTRACE_") and "_O_" not in name
 }
 
 

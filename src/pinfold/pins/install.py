@@ -105,9 +105,7 @@ class Installer:
         descriptor = self._deliver(task, arena, inject)
         if descriptor < 0:
             return 0 if descriptor == -_ERESTARTSYS else -descriptor
-        base = inject.call(
-            _MMAP, 0, arena.size, mman.PROT_READ, mman.MAP_SHARED, descriptor, 0
-        )
+        base = inject.call(_MMAP, 0, arena.size, mman.PROT_READ, mman.MAP_SHARED, descriptor, 0)
         sealed = 0 < base < _TOP and inject.call(_MSEAL, base, arena.size, 0) == 0
         inject.call(_CLOSE, descriptor)
         if sealed and self._live.pinned(task.tid, arena, base):

@@ -17,7 +17,13 @@ Answers = dict[int, list[tuple[tuple[Test, ...], int]]]
 
 
 def answers(
-    trapped: Iterable[int], *, trap: int, refuse: int, delivery: int, secret: tuple[int, int], hand_over: int
+    trapped: Iterable[int],
+    *,
+    trap: int,
+    refuse: int,
+    delivery: int,
+    secret: tuple[int, int],
+    hand_over: int,
 ) -> Answers:
     """Returns what the filter answers to which call.
 

@@ -53,7 +53,9 @@ REFUSED: Final[tuple[Refused, ...]] = (
     ),
     Refused("open_by_handle_at", errno.EPERM, _HANDLE),
     Refused("name_to_handle_at", errno.EOPNOTSUPP, _HANDLE),
-    Refused("clone3", errno.ENOSYS, "its flags are in memory, out of a filter's sight; libc falls back"),
+    Refused(
+        "clone3", errno.ENOSYS, "its flags are in memory, out of a filter's sight; libc falls back"
+    ),
     Refused(
         "clone",
         errno.EPERM,

@@ -73,7 +73,17 @@ class Injector:
     Registers may be set up by the caller before the scope ends through :attr:`after`.
     """
 
-    __slots__ = ("_again", "_how", "_mask", "_restop", "_saved", "_task", "_waits", "_work", "after")
+    __slots__ = (
+        "_again",
+        "_how",
+        "_mask",
+        "_restop",
+        "_saved",
+        "_task",
+        "_waits",
+        "_work",
+        "after",
+    )
 
     def __init__(self, task: Task, waits: Waits) -> None:
         self._task = task

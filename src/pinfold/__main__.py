@@ -1,0 +1,5 @@
+"""``python -m pinfold``."""
+
+from pinfold.cli import main
+
+main()

@@ -1,0 +1,235 @@
+"""``pinfold run``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from pinfold.audit.writer import AuditWriter
+from pinfold.errors import PolicyError
+from pinfold.launch.spawn import Command
+from pinfold.policy.rules import PathRules, parse_deny, parse_map
+from pinfold.session import Limits, Session, require_machine
+from pinfold.tracee.stops import exit_code
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pinfold.session import Outcome
+
+_FORWARDED: Final = frozenset(
+    {
+        signal.SIGINT,
+        signal.SIGQUIT,
+        signal.SIGTERM,
+        signal.SIGHUP,
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+        signal.SIGALRM,
+        signal.SIGWINCH,
+        signal.SIGTSTP,
+        signal.SIGCONT,
+    }
+)
+_OVER: Final = signal.SIGRTMAX
+_SI_KERNEL: Final = 0x80
+"""``si_code`` of a signal from the terminal: COMMAND is in the same process group and got it too."""
+
+
+@click.command(
+    "run",
+    context_settings={"help_option_names": ["-h", "--help"], "ignore_unknown_options": False},
+    options_metavar="[OPTIONS] --",
+)
+@click.option(
+    "--map",
+    "maps",
+    multiple=True,
+    metavar="FROM=TO",
+    help="Redirect a path argument that names FROM, or lies below it, to TO. The longest FROM wins.",
+)
+@click.option(
+    "--deny",
+    "denies",
+    multiple=True,
+    metavar="GLOB",
+    help="Answer a path argument that matches with EACCES. '*' stays within a directory, '**'"
+    " crosses them; a GLOB without wildcards also covers what lies below it.",
+)
+@click.option(
+    "--audit", metavar="FILE", help="Write a JSON line for every trapped call; '-' is stderr."
+)
+@click.option(
+    "--ro",
+    multiple=True,
+    metavar="PATH",
+    help="Let the program read and execute below PATH. With any --ro or --rw, everything else is"
+    " out of its reach (Landlock).",
+)
+@click.option("--rw", multiple=True, metavar="PATH", help="Let the program do anything below PATH.")
+@click.option(
+    "--keep-caps",
+    is_flag=True,
+    help="Started by root: leave the program all capabilities, not just a container's usual ones.",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Say what is set up and how it went.")
+@click.argument("argv", metavar="COMMAND [ARG]...", nargs=-1, type=click.UNPROCESSED)
+def command(
+    maps: Sequence[str],
+    denies: Sequence[str],
+    audit: str | None,
+    ro: Sequence[str],
+    rw: Sequence[str],
+    keep_caps: bool,
+    verbose: bool,
+    argv: Sequence[str],
+) -> int:
+    """Run COMMAND with its path arguments judged, rewritten and pinned.
+
+    \b
+    Examples:
+      pinfold run --map /etc/hostname=/etc/debian_version -- cat /etc/hostname
+      pinfold run --deny '/etc/shadow' -- sh -c 'cd /etc; cat ./../etc/shadow'
+      pinfold run --ro /usr --ro /lib --ro /lib64 --rw /tmp --audit log.jsonl -- make
+
+    The exit status is COMMAND's own; 128 + N when signal N ended it, 127 when it was not found,
+    126 when it cannot be executed, 125 when pinfold itself failed.
+    """
+    if not argv:
+        raise click.UsageError("no COMMAND given")
+    require_machine()
+    cwd = os.getcwdb()
+    pairs = [parse_map(os.fsencode(text), cwd) for text in maps]
+    rules = PathRules(pairs, [parse_deny(os.fsencode(glob)) for glob in denies])
+    say = _Voice(verbose)
+    for source, target in pairs:
+        if not os.path.lexists(target):
+            say.more(f"{os.fsdecode(target)} does not exist (mapped from {os.fsdecode(source)})")
+    writer = AuditWriter.open(audit) if audit is not None else None
+    try:
+        runner = _Runner(
+            argv,
+            rules,
+            Limits(
+                [os.fsencode(path) for path in ro], [os.fsencode(path) for path in rw], keep_caps
+            ),
+            writer,
+            say,
+        )
+        return runner.run()
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+class _Voice:
+    def __init__(self, verbose: bool) -> None:
+        self._verbose = verbose
+
+    def always(self, line: str) -> None:
+        # COMMAND may have closed or filled our standard error; its own run is not at stake.
+        try:
+            os.write(2, f"pinfold: {line}\n".encode(errors="surrogateescape"))
+        except OSError:
+            self._verbose = False
+
+    def more(self, line: str) -> None:
+        if self._verbose:
+            self.always(line)
+
+
+class _Runner:
+    # The main thread waits for signals, the session's thread supervises.
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        rules: PathRules,
+        limits: Limits,
+        writer: AuditWriter | None,
+        say: _Voice,
+    ) -> None:
+        self._say = say
+        self._limits = limits
+        # Blocked before any thread exists, so that only sigwaitinfo below ever takes them.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED | {_OVER})
+        ignored_children = signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN
+        if ignored_children:
+            # With SIGCHLD ignored the kernel reaps children by itself, and tells nobody.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._session = Session(
+            Command(
+                tuple(os.fsencode(arg) for arg in argv),
+                dict(os.environb),
+                signal_mask=frozenset(before),
+            ),
+            rules,
+            limits,
+            sink=writer.write if writer is not None else None,
+            on_stop=self._stop_with_command,
+            on_refused=say.always,
+        )
+
+    def run(self) -> int:
+        session = self._session
+        for line in session.warnings:
+            self._say.always(f"warning: {line}")
+        if not session.traps:
+            line = "no --map, --deny or --audit: no call is judged"
+            if self._limits.ro or self._limits.rw:
+                self._say.more(line + ", the program is only confined to its paths")
+            else:
+                self._say.always(f"warning: {line}, and no path is out of reach")
+        main = threading.main_thread().ident
+        assert main is not None
+        session.start(on_end=lambda: signal.pthread_kill(main, _OVER))
+        self._wait()
+        outcome = self._result()
+        self._say.more(
+            f"{outcome.trapped} calls judged, {outcome.denied} denied, {outcome.redirected}"
+            f" redirected; at most {outcome.most} tasks at a time"
+        )
+        return exit_code(outcome.status)
+
+    def _result(self) -> Outcome:
+        try:
+            return self._session.result()
+        except PolicyError:
+            raise
+        except Exception as error:
+            if self._limits.ro or self._limits.rw:
+                _explain(error)
+            raise
+
+    def _wait(self) -> None:
+        session = self._session
+        while True:
+            info = signal.sigwaitinfo(_FORWARDED | {_OVER})
+            session.launched.wait()
+            if info.si_signo == _OVER:
+                if session.join(0) or session.over:
+                    return
+                session.signal(_OVER)
+            elif info.si_signo == signal.SIGCONT:
+                # `fg` continues the whole process group; COMMAND is told only if it was left out.
+                if session.stopped:
+                    session.signal(signal.SIGCONT)
+            elif info.si_code != _SI_KERNEL:
+                session.signal(info.si_signo)
+
+    def _stop_with_command(self, _number: int) -> None:
+        # The shell that started us waits for *us* to stop: do as COMMAND did.
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def _explain(error: Exception) -> None:
+    code = getattr(error, "exit_code", None)
+    if code in (126, 127):
+        error.args = (
+            f"{error}; with --ro or --rw the program, its interpreter and its libraries must be"
+            " below one of these paths (often --ro /usr --ro /lib --ro /lib64 --ro /bin)",
+        )
