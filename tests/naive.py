@@ -183,7 +183,7 @@ def start(command: list[str]) -> tuple[int, int]:
 def supervise(command: list[str], globs: list[str]) -> int:
     """Runs ``command`` and returns its exit status, 128 + N where signal N ended it.
 
-    The end of the first process ends the supervision; what it left running gets ENOSYS from then on.
+    The end of the first process ends the supervision; what it left running gets ENOSYS after that.
     """
     child, listener = start(command)
     supervisor = Supervisor(listener, globs)

@@ -2,7 +2,7 @@
 
 A program is built once per content: the file name holds a hash over its source, the shared headers,
 the flags and the compiler, so an edit never meets an old binary. The compiler writes to a name of
-its own and the result is renamed into place, which makes it safe for several test processes at once.
+its own and the result is renamed into place, so several test processes may build at once.
 """
 
 from __future__ import annotations

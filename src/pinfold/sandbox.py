@@ -152,7 +152,7 @@ def run(
             collected = records
             sink = lambda entry: collected.append(describe(entry))  # noqa: E731
         elif audit:
-            writer = AuditWriter.open(os.fsdecode(audit))
+            writer = AuditWriter.open(os.fsdecode(_path_of(audit)))
             stack.callback(writer.close)
             sink = writer.write
         streams = stack.enter_context(
@@ -305,6 +305,11 @@ class _Streams:
             return True
         self._chunks[number].append(chunk)
         return bool(chunk)
+
+
+def _path_of(audit: bool | StrOrBytes) -> StrOrBytes:
+    assert not isinstance(audit, bool)
+    return audit
 
 
 def _environment(env: Mapping[Any, Any] | None) -> Mapping[bytes, bytes]:

@@ -290,7 +290,13 @@ def mixed_state() -> list[Insn]:
 
 def programs() -> list[list[Insn]]:
     dice = random.Random(20)
-    stores = [op(abi.BPF_ST, word) for word in range(4)]
+    # All that a program can change starts out as something that differs from call to call.
+    stores = [
+        insn
+        for word in range(4)
+        for insn in (op(abi.BPF_LD | abi.BPF_ABS, 16 + 8 * word), op(abi.BPF_ST, word))
+    ]
+    stores.append(op(abi.BPF_LDX | abi.BPF_MEM, 0))
     return [only_getppid([*stores, *random_body(dice), *mixed_state()]) for _ in range(60)]
 
 

@@ -9,6 +9,12 @@
  */
 #include "fake.h"
 
+/* The start-up code of a static program would look for its own path: a path call before main(). */
+const char *_dl_get_origin(void)
+{
+    return (const char *)-1;
+}
+
 static char *program;
 static _Alignas(64) char stack[1 << 16];
 static char *next[7];

@@ -7,6 +7,12 @@
 
 #include <sys/resource.h>
 
+/* The start-up code of a static program would look for its own path: a path call before main(). */
+const char *_dl_get_origin(void)
+{
+    return (const char *)-1;
+}
+
 static void limit(int resource, rlim_t most)
 {
     struct rlimit limits = {most, most};

@@ -1,8 +1,8 @@
-"""One line of the audit log (pure).
+r"""One line of the audit log (pure).
 
 A record shows the bytes that the kernel was pointed at, not bytes that were read from the program:
 ``path`` is what the slot holds. Names that are not UTF-8 survive: each byte that does not decode
-becomes a lone surrogate (U+DC80 to U+DCFF, as ``os.fsdecode`` does), written as a ``\\u`` escape.
+becomes a lone surrogate (U+DC80 to U+DCFF, as ``os.fsdecode`` does), written as a ``\u`` escape.
 """
 
 from __future__ import annotations

@@ -55,7 +55,8 @@ class AuditWriter:
                 data = data[os.write(self._descriptor, data) :]
         except OSError as error:
             raise AuditError(
-                f"cannot write the audit log {self._name}: {error.strerror}; the sandbox was stopped"
+                f"cannot write the audit log {self._name}: {error.strerror}; the sandbox was"
+                " stopped"
             ) from error
 
     def close(self) -> None:

@@ -37,7 +37,7 @@ _FORWARDED: Final = frozenset(
 )
 _OVER: Final = signal.SIGRTMAX
 _SI_KERNEL: Final = 0x80
-"""``si_code`` of a signal from the terminal: COMMAND is in the same process group and got it too."""
+"""``si_code`` of a signal from the terminal: COMMAND, in the same process group, got it too."""
 
 
 @click.command(
@@ -50,7 +50,7 @@ _SI_KERNEL: Final = 0x80
     "maps",
     multiple=True,
     metavar="FROM=TO",
-    help="Redirect a path argument that names FROM, or lies below it, to TO. The longest FROM wins.",
+    help="Redirect a path argument that names FROM, or lies below it, to TO. Longest FROM wins.",
 )
 @click.option(
     "--deny",
@@ -88,7 +88,7 @@ def command(
     verbose: bool,
     argv: Sequence[str],
 ) -> int:
-    """Run COMMAND with its path arguments judged, rewritten and pinned.
+    r"""Run COMMAND with its path arguments judged, rewritten and pinned.
 
     \b
     Examples:
@@ -229,7 +229,8 @@ class _Runner:
 def _explain(error: Exception) -> None:
     code = getattr(error, "exit_code", None)
     if code in (126, 127):
-        error.args = (
-            f"{error}; with --ro or --rw the program, its interpreter and its libraries must be"
-            " below one of these paths (often --ro /usr --ro /lib --ro /lib64 --ro /bin)",
+        hint = (
+            "with --ro or --rw the program, its interpreter and its libraries must be below one of"
+            " these paths (often --ro /usr --ro /lib --ro /lib64 --ro /bin)"
         )
+        error.args = (f"{error}; {hint}",)

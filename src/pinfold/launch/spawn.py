@@ -113,7 +113,7 @@ def spawn(
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         with warnings.catch_warnings():
-            # Threads of the host process: see the head of the module for what the child does not do.
+            # It is about other threads; see the head of the module for what the child leaves out.
             warnings.simplefilter("ignore", DeprecationWarning)
             pid = os.fork()
         if pid == 0:
@@ -267,7 +267,7 @@ def _execute(paths: Sequence[bytes], command: Command) -> tuple[int, int]:
     return failed
 
 
-def _try(path: bytes, argv: Sequence[bytes], env: Mapping[bytes, bytes]) -> int:
+def _try(path: bytes, argv: tuple[bytes, ...], env: Mapping[bytes, bytes]) -> int:
     try:
         os.execve(path, argv, env)
     except OSError as error:

@@ -97,12 +97,8 @@ def add_descriptor(
     Kernel: ``SECCOMP_IOCTL_NOTIF_ADDFD`` in ``seccomp_unotify(2)``.
     """
     argument = abi.SECCOMP_NOTIF_ADDFD.pack(cookie, flags, descriptor, newfd, newfd_flags)
-    return fcntl.ioctl(listener, abi.SECCOMP_IOCTL_NOTIF_ADDFD, argument_buffer(argument))
-
-
-def argument_buffer(data: bytes) -> bytearray:
-    """Returns a mutable copy: with an immutable one ``fcntl.ioctl`` returns bytes, not the result."""
-    return bytearray(data)
+    # Mutable: given an immutable buffer fcntl.ioctl returns its bytes instead of the result.
+    return int(fcntl.ioctl(listener, abi.SECCOMP_IOCTL_NOTIF_ADDFD, bytearray(argument)))
 
 
 def set_flags(listener: int, flags: int) -> None:

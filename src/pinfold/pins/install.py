@@ -162,7 +162,7 @@ class Installer:
         except OSError as error:
             if error.errno == errno.ENOENT:
                 return None
-            return self._refuse(notification.id, error.errno)
+            return self._refuse(notification.id, error.errno or errno.EPERM)
 
     def _refuse(self, cookie: int, number: int) -> int:
         try:

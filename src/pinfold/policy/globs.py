@@ -44,7 +44,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from pinfold.errors import PolicyError
-from pinfold.policy.names import Tree, normalise, printable
+from pinfold.paths import Tree, normalise, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

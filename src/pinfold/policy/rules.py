@@ -1,7 +1,7 @@
 """Path rules: which names a call may use, and which names stand for others.
 
 A call's path can mean more than one name (a ``..`` behind a symbolic link, see
-:mod:`pinfold.policy.names`). A deny holds if *any* of them matches, since the target chooses which
+:mod:`pinfold.paths`). A deny holds if *any* of them matches, since the target chooses which
 spelling to use; a map goes by the first that has one. What a map gives is judged by the denies
 again, and never mapped again.
 
@@ -14,8 +14,8 @@ import errno
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pinfold.errors import InternalError, PolicyError
+from pinfold.paths import Tree, join, normalise, printable
 from pinfold.policy.globs import GlobSet, malformed, parse
-from pinfold.policy.names import Tree, join, normalise, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

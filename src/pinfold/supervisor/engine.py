@@ -1,4 +1,4 @@
-"""From a trapped call to a plan: read its arguments into its slot, judge them there, say what to do.
+"""From a trapped call to a plan: read its arguments into its slot, judge them, say what to do.
 
 The order is what makes decisions hold. Bytes are copied from the task into the slot first, and only
 the slot's bytes are judged, logged and pointed at; the task's memory is never looked at again.

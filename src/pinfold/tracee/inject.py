@@ -17,7 +17,8 @@ to a syscall stop, which is no signal and takes one stop more. What gets through
 
 *Job control.* When a sibling's group stop catches the task in the middle, it is pushed on to the
 end of the injection, and SIGSTOP is sent to it again, which makes it join the stopped group. A
-SIGCONT in between cancels this: the kernel discards pending stops, and reports ``PTRACE_EVENT_STOP``.
+SIGCONT in between cancels this: the kernel discards pending stops, and reports the continuation as
+``PTRACE_EVENT_STOP``.
 
 *Lies.* Another thread can overwrite the ``syscall`` instruction or unmap the page it is on. Then
 the step ends in a fault, which ends the target, or in some other instruction of two bytes that puts
@@ -31,6 +32,7 @@ call is refused (ENOSYS), as it would be without a tracer.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import signal
@@ -52,7 +54,6 @@ from pinfold.tracee import stops
 from pinfold.uapi import ptrace as abi
 
 if TYPE_CHECKING:
-    import ctypes
     from types import TracebackType
 
     from pinfold.tracee.task import Task
@@ -135,7 +136,7 @@ class Injector:
             TraceeGone: The task died or was replaced by an exec.
         """
         registers = self._work
-        registers[:] = self._saved[:]
+        ctypes.memmove(registers, self._saved, ctypes.sizeof(registers))
         registers[RIP] = self._saved[RIP] - SYSCALL_LENGTH
         registers[RAX] = number
         registers[ORIG_RAX] = NO_SYSCALL

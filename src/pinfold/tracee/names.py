@@ -91,7 +91,7 @@ class Names:
             # No way up from there: ".." stops at the top of the walk.
             inner = normalise(b"/" + path).lstrip(b"/")
         name = join(base, inner)
-        names = (name,)
+        names: tuple[bytes, ...] = (name,)
         if climbs(path):
             real = _resolved(_for_us(base + b"/" + path, tid, tgid))
             if real != name:

@@ -26,7 +26,7 @@ _MASK = 0xFFFFFFFFFFFFFFFF
 
 
 class gone_on_esrch:  # noqa: N801 (a context manager that reads as a phrase)
-    """Turns ESRCH within its block into ``TraceeGone``; the argument is at the head of the module."""
+    """Turns ESRCH within its block into ``TraceeGone``; see the head of the module for why."""
 
     __slots__ = ("_tid",)
 

@@ -7,7 +7,7 @@ import re
 
 from hypothesis import strategies as st
 
-from pinfold.policy.names import normalise
+from pinfold.paths import normalise
 
 PIECES = [b"a", b"b", b".", b"\xc3", b"?", b"*", b"**", b"[ab]", b"[!a]", b"[^.-b]", rb"\*", rb"\b"]
 SLASH = len(PIECES)

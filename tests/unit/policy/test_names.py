@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pinfold.errors import InternalError
-from pinfold.policy.names import (
+from pinfold.paths import (
     Tree,
     climbs,
     join,

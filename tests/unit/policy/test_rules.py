@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pinfold.errors import InternalError, PolicyError
 from pinfold.policy import rules
-from pinfold.policy.names import join, under
+from pinfold.paths import join, under
 from pinfold.policy.rules import ALLOW, DENY, REDIRECT, PathRules, Verdict, parse_deny, parse_map
 
 from .reference import matches, names, patterns
