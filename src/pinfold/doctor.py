@@ -112,7 +112,7 @@ class Report(NamedTuple):
         }
 
 
-class Test(NamedTuple):
+class Trial(NamedTuple):
     """How one thing is probed."""
 
     name: str
@@ -127,11 +127,11 @@ class Test(NamedTuple):
 
 
 class Lack(Exception):  # noqa: N818 (a finding, not an error)
-    """What a test's body raises when the thing is not there, or not whole.
+    """What a trial's body raises when the thing is not there, or not whole.
 
     Args:
         detail: What happened.
-        remedy: Replaces the test's remedy, where what happened tells more.
+        remedy: Replaces the trial's remedy, where what happened tells more.
         status: ``MISSING`` or ``DEGRADED``.
     """
 
@@ -151,21 +151,21 @@ def examine() -> Report:
     """
     host = os.uname()
     # Call numbers and register layouts are those of one machine: elsewhere nothing more is tried.
-    tests = TESTS if host.machine == "x86_64" else TESTS[:2]
-    return Report(host.release, host.machine, tuple(probe(test) for test in tests))
+    trials = TRIALS if host.machine == "x86_64" else TRIALS[:2]
+    return Report(host.release, host.machine, tuple(probe(trial) for trial in trials))
 
 
-def probe(test: Test) -> Probe:
-    """Returns what one test finds, in a child that is gone afterwards.
+def probe(trial: Trial) -> Probe:
+    """Returns what one trial finds, in a child that is gone afterwards.
 
     Raises:
         OSError: fork or pipe failed.
     """
-    status, detail, remedy = _in_child(test.body, test.seconds)
+    status, detail, remedy = _in_child(trial.body, trial.seconds)
     if status == OK:
-        return Probe(test.name, test.how, OK, detail, "", "", test.required)
+        return Probe(trial.name, trial.how, OK, detail, "", "", trial.required)
     return Probe(
-        test.name, test.how, status, detail, test.cost, remedy or test.remedy, test.required
+        trial.name, trial.how, status, detail, trial.cost, remedy or trial.remedy, trial.required
     )
 
 
@@ -206,8 +206,8 @@ def _tell(body: Callable[[], str], writer: int) -> NoReturn:
         for number in (signal.SIGINT, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         process.die_with_parent(signal.SIGKILL)
-        libc.prctl(PR_SET_NO_NEW_PRIVS, 1)
         try:
+            libc.prctl(PR_SET_NO_NEW_PRIVS, 1)
             found = (OK, body(), "")
         except Lack as lack:
             found = (lack.status, str(lack), lack.remedy)
@@ -267,8 +267,7 @@ def _listener(flags: int = 0) -> int:
             raise
         raise Lack(
             "EBUSY: inside a sandbox that holds a listener, and the kernel allows one in a chain",
-            "run pinfold outside that sandbox, or start the sandbox from pinfold instead; where"
-            " the sandbox can do without its own listener, switch that off",
+            "run pinfold outside that sandbox, or switch off what makes it hold a listener",
         ) from error
 
 
@@ -549,9 +548,9 @@ _NOTIFY_REMEDY: Final = (
     " through"
 )
 
-TESTS: Final = (
-    Test("kernel", "uname", _kernel, "", ""),
-    Test(
+TRIALS: Final = (
+    Trial("kernel", "uname", _kernel, "", ""),
+    Trial(
         "machine",
         "uname",
         _machine,
@@ -559,7 +558,7 @@ TESTS: Final = (
         "an x86_64 machine",
         True,
     ),
-    Test(
+    Trial(
         "user-notification",
         "installed a filter with SECCOMP_FILTER_FLAG_NEW_LISTENER",
         _user_notification,
@@ -568,7 +567,7 @@ TESTS: Final = (
         _NOTIFY_REMEDY,
         True,
     ),
-    Test(
+    Trial(
         "notify-addfd",
         "answered a call with SECCOMP_IOCTL_NOTIF_ADDFD and FLAG_SEND",
         _addfd,
@@ -576,14 +575,14 @@ TESTS: Final = (
         _NEW_KERNEL,
         True,
     ),
-    Test(
+    Trial(
         "notify-continue",
         "answered a call with SECCOMP_USER_NOTIF_FLAG_CONTINUE",
         _continue,
         "nothing for `pinfold run`; no redirect over a listener",
         _NEW_KERNEL,
     ),
-    Test(
+    Trial(
         "sync-wake-up",
         "set SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP with SET_FLAGS",
         _sync_wake_up,
@@ -591,21 +590,21 @@ TESTS: Final = (
         " microseconds more",
         _NEW_KERNEL,
     ),
-    Test(
+    Trial(
         "wait-killable",
         "installed a filter with SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
         _wait_killable,
         "nothing for `pinfold run`, which never asks for it",
         _NEW_KERNEL,
     ),
-    Test(
+    Trial(
         "native-ioctls",
         "sent PIN_INSTALL and SEND_REDIRECT for a notification that does not exist",
         _native_ioctls,
         "little: pinfold uses ptrace instead, which is slower",
         "none needed: no released kernel has them",
     ),
-    Test(
+    Trial(
         "mseal",
         "sealed a page and tried to unmap it",
         _mseal,
@@ -613,7 +612,7 @@ TESTS: Final = (
         "a kernel with mseal (Linux 6.10); in a container, a seccomp profile that knows the call",
         True,
     ),
-    Test(
+    Trial(
         "procmap-query",
         "asked an open /proc/PID/maps about a page",
         _procmap_query,
@@ -621,7 +620,7 @@ TESTS: Final = (
         "a kernel with PROCMAP_QUERY (Linux 6.11)",
         True,
     ),
-    Test(
+    Trial(
         "ptrace",
         "seized a child with PTRACE_SEIZE",
         _ptrace,
@@ -630,7 +629,7 @@ TESTS: Final = (
         " sandbox's profile permit ptrace",
         True,
     ),
-    Test(
+    Trial(
         "landlock",
         "asked for the ABI version",
         _landlock,
@@ -639,7 +638,7 @@ TESTS: Final = (
         "a kernel with CONFIG_SECURITY_LANDLOCK, booted with `landlock` in `lsm=`; in a container,"
         " a seccomp profile that lets its calls through",
     ),
-    Test(
+    Trial(
         "memfd-seals",
         "sealed a memfd and tried to write it",
         _memfd_seals,
@@ -647,14 +646,14 @@ TESTS: Final = (
         _NEW_KERNEL,
         True,
     ),
-    Test(
+    Trial(
         "memfd-exec",
         "made an executable memfd and mapped it",
         _memfd_exec,
         "a redirected call cannot return through code in the pin, and so takes two stops, not one",
         "`sysctl vm.memfd_noexec=1` (2 forbids executable memfds)",
     ),
-    Test(
+    Trial(
         "trial-run",
         "ran a program under a rule that never matches, as `pinfold run` would",
         _trial_run,

@@ -30,6 +30,11 @@ static void use_up_mappings(void)
         return;
     for (size_t page = 1; page < pages; page += 2)
         if (mprotect(base + page * 4096, 4096, PROT_NONE) != 0)
+            break;
+    /* A split needs two at once; this takes the last one. */
+    for (int i = 0; i < 1024; i++)
+        if (mmap(NULL, 4096, i & 1 ? PROT_READ : PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) ==
+            MAP_FAILED)
             return;
 }
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from pinfold.doctor import Probe, Report
 
-_COLOURS: Final = {doctor.OK: "green", doctor.DEGRADED: "yellow", doctor.MISSING: "red"}
+_COLOURS: Final = {doctor.OK: "green", doctor.DEGRADED: "yellow", doctor.MISSING: "yellow"}
 
 
 @click.command("doctor", context_settings={"help_option_names": ["-h", "--help"]})
@@ -62,10 +62,6 @@ def _lines(report: Report, colour: bool) -> Iterator[str]:
 
 
 def _status(probe: Probe, colour: bool, width: int = 0) -> str:
-    # Colour has no width, so the text is padded first.
     text = f"{probe.status:{width}}"
-    # Not every lack is alarming.
-    shade = _COLOURS[probe.status]
-    if probe.status == doctor.MISSING and not probe.required:
-        shade = "yellow"
-    return click.style(text, fg=shade) if colour else text
+    alarming = probe.required and probe.status != doctor.OK
+    return click.style(text, fg="red" if alarming else _COLOURS[probe.status]) if colour else text
