@@ -7,6 +7,8 @@ through the whole of it.
 
 A probe's child reports over a pipe and is then of no more use: it is killed and reaped by its
 process id whether it reported, died or hung, and its own children die with it.
+
+The file is long because a third of it is the table of probes, which says what each lack costs.
 """
 
 from __future__ import annotations
@@ -458,8 +460,8 @@ def _no_tracing(error: OSError, child: int) -> Lack:
 def _text(path: str) -> str:
     # Empty where there is no such file, or it is not for us.
     try:
-        with open(path, encoding="ascii", errors="replace") as file:
-            return file.read().strip()
+        with open(path, "rb") as file:
+            return file.read().decode(errors="replace").strip()
     except (FileNotFoundError, PermissionError):
         return ""
 

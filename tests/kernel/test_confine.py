@@ -24,6 +24,7 @@ from pinfold.uapi.prctl import (
     CAP_SETPCAP,
     CAP_SYS_ADMIN,
     CAP_SYS_PTRACE,
+    PR_CAP_AMBIENT,
     PR_SET_NO_NEW_PRIVS,
 )
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 ABI = landlock.abi()
 SECONDS = 30
+PR_CAP_AMBIENT_RAISE = 2
 NOBODY = 65534
 SYSTEM = [
     name
@@ -295,6 +297,18 @@ def test_capabilities_of_root_after_exec() -> None:
 
 
 @needs_root
+def test_inheritable_and_ambient_capabilities_do_not_survive() -> None:
+    def body() -> Any:
+        caps._set(caps.effective(), caps.permitted(), 1 << CAP_NET_RAW)
+        libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_NET_RAW)
+        return status("CapInh", "CapAmb"), confined(lambda: status("CapInh", "CapAmb"))
+
+    before, after = in_child(body)
+    assert before == {"CapInh": 1 << CAP_NET_RAW, "CapAmb": 1 << CAP_NET_RAW}
+    assert after == {"CapInh": 0, "CapAmb": 0}
+
+
+@needs_root
 def test_capabilities_can_be_kept_and_the_user_is_told() -> None:
     before = status("CapBnd", "CapPrm", "CapEff")
     assert before["CapEff"] >> CAP_SYS_ADMIN & 1
@@ -404,6 +418,21 @@ def test_errors_that_mean_no_landlock(number: int, monkeypatch: pytest.MonkeyPat
             landlock.abi()
     else:
         assert landlock.abi() == 0
+
+
+@pytest.mark.parametrize(("scoped", "size"), [(0, 8), (abi.LANDLOCK_SCOPE_SIGNAL, 24)])
+def test_a_kernel_is_not_shown_fields_that_it_need_not_know(
+    scoped: int, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    def record(_name: str, _number: int, _attr: int, size: int, _flags: int) -> int:
+        sizes.append(size)
+        return -1
+
+    monkeypatch.setattr(libc, "syscall", record)
+    landlock.create_ruleset(1, scoped)
+    assert sizes == [size]
 
 
 @needs_landlock

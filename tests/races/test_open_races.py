@@ -33,12 +33,12 @@ BOTH_AT_LEAST: Final = 500
 """Fewer allowed or refused attempts would mean that the name hardly changed."""
 
 CONTROL_ATTEMPTS: Final = 4_000 if CPUS > 1 else 20_000
-CONTROL_ESCAPES: Final = 200 if CPUS > 1 else 3
-CONTROL_ROUNDS: Final = 15
+CONTROL_ESCAPES: Final = 100 if CPUS > 1 else 3
+CONTROL_ROUNDS: Final = 30
 """The control is run until it has lost often enough, at most this many times.
 
-With two free CPUs one round is plenty. Where other load takes them, a round may show nothing at all,
-since the peer did not run meanwhile, or a twentieth of what is usual.
+With two free CPUs one round is plenty: it loses a quarter. Where other load takes them, a round
+may lose a twentieth of that, or nothing at all, since the peer did not run meanwhile.
 """
 
 CALL_ATTEMPTS: Final = 10_000

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pinfold.errors import InternalError, PolicyError
-from pinfold.policy import rules
 from pinfold.paths import join, under
+from pinfold.policy import rules
 from pinfold.policy.rules import ALLOW, DENY, REDIRECT, PathRules, Verdict, parse_deny, parse_map
 
 from .reference import matches, names, patterns
@@ -63,6 +63,7 @@ def test_a_map_of_the_root() -> None:
 def test_a_redirect_keeps_the_slash_of_a_directory() -> None:
     judge = PathRules(MAPS, DENIES).judge
     assert judge((b"/a/f",), True).path == b"/b/f/"
+    assert judge((b"/a/f",), False).path == b"/b/f"
     assert judge((b"/a",), True).path == b"/b/"
     assert judge((b"/a/c",), True).path == b"/"
     assert judge((b"/f",), True).action == ALLOW

@@ -1,0 +1,152 @@
+"""The table and the refusals: sound rows, real numbers, nothing twice, documented."""
+
+import errno
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from system_calls import syscalls
+
+from pinfold import bpf
+from pinfold.pins.arena import SLOT_SIZE
+from pinfold.pins.install import DELIVERY_CALL
+from pinfold.session import filter_code
+from pinfold.supervisor.engine import SHAPES, shape
+from pinfold.syscalls.kinds import Kind, show_at_flags, show_open_flags
+from pinfold.syscalls.numbers import AARCH64, X86_64
+from pinfold.syscalls.refused import REFUSED
+from pinfold.syscalls.table import ROWS, Row
+from pinfold.uapi import seccomp as abi
+from pinfold.uapi.fs import PATH_MAX
+
+ROOT = Path(__file__).parents[2]
+SECRET = (0x1122334455667788, 0x99AABBCCDDEEFF00)
+PATHS = (Kind.PATH, Kind.PATH_OR_NULL, Kind.TEXT)
+
+# Calls of the issue that introduced the table; dropping one would open a way past every rule.
+FIRST = [
+    "open",
+    "openat",
+    "openat2",
+    "creat",
+    "stat",
+    "lstat",
+    "newfstatat",
+    "statx",
+    "access",
+    "faccessat",
+    "faccessat2",
+    "readlink",
+    "readlinkat",
+    "chdir",
+    "execve",
+    "execveat",
+]
+
+
+def test_numbers_are_those_of_the_package() -> None:
+    source = syscalls()
+    assert source.load_arch_table("x86_64") == X86_64
+    assert source.load_arch_table("arm64") == AARCH64
+
+
+def test_no_call_has_two_rows() -> None:
+    assert not [name for name, count in Counter(row.name for row in ROWS).items() if count > 1]
+
+
+def test_the_first_calls_are_all_there() -> None:
+    assert set(FIRST) <= {row.name for row in ROWS}
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_rows_are_sound(row: Row) -> None:
+    kinds = [kind for _, kind in row.arguments]
+    assert 1 <= len(kinds) <= 6
+    assert any(kind in PATHS for kind in kinds)
+    names = [name for name, kind in row.arguments if kind is not Kind.LEFT]
+    assert len(names) == len(set(names)), "two arguments would share a key in the log"
+    for index, kind in enumerate(kinds):
+        if kind is Kind.DIRFD:
+            assert kinds[index + 1] in PATHS, "a directory descriptor stands right before its path"
+    pages = sum(kind in (*PATHS, Kind.OPEN_HOW) for kind in kinds)
+    assert pages * PATH_MAX <= SLOT_SIZE
+    assert SHAPES[row.number] == shape(row)
+
+
+def test_refused_and_trapped_calls_do_not_overlap() -> None:
+    whole = {row.name for row in REFUSED if row.argument < 0}
+    assert not whole & {row.name for row in ROWS}
+    assert X86_64["getpid"] == DELIVERY_CALL
+
+
+def _answer(name: str, *args: int) -> int:
+    program = bpf.disassemble(filter_code(SHAPES.keys(), SECRET))
+    bpf.check(program)
+    six = (*args, *(0,) * (6 - len(args)))
+    data = bpf.SeccompData(X86_64[name], abi.AUDIT_ARCH_X86_64, 0, six)
+    return bpf.run(program, data).value
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_the_filter_traps_every_row(row: Row) -> None:
+    assert _answer(row.name) == abi.SECCOMP_RET_TRACE
+
+
+@pytest.mark.parametrize("row", REFUSED, ids=lambda row: f"{row.name}-{row.value:#x}")
+def test_the_filter_refuses_every_refusal(row) -> None:  # type: ignore[no-untyped-def]
+    args = [0] * 6
+    if row.argument >= 0:
+        assert _answer(row.name, *args) == abi.SECCOMP_RET_ALLOW
+        # Bits that the kernel does not look at are no way around.
+        args[row.argument] = row.value | (0xABCD << 40 if row.mask >> 32 == 0 else 0)
+    assert _answer(row.name, *args) == abi.SECCOMP_RET_ERRNO | row.errno
+
+
+def test_only_the_secret_gets_a_notification() -> None:
+    assert _answer("getpid", *SECRET) == abi.SECCOMP_RET_USER_NOTIF
+    for args in ((0, 0), (SECRET[0], 0), (0, SECRET[1]), (SECRET[1], SECRET[0])):
+        assert _answer("getpid", *args) == abi.SECCOMP_RET_ALLOW
+
+
+@pytest.mark.parametrize("name", ["read", "write", "close", "mmap", "mseal", "futex", "clone"])
+def test_other_calls_pass(name: str) -> None:
+    assert _answer(name) == abi.SECCOMP_RET_ALLOW
+
+
+def test_other_architectures_die() -> None:
+    program = bpf.disassemble(filter_code(SHAPES.keys(), SECRET))
+    for number, arch, wanted in (
+        (5, abi.AUDIT_ARCH_I386, abi.SECCOMP_RET_KILL_PROCESS),
+        (2 | abi.X32_SYSCALL_BIT, abi.AUDIT_ARCH_X86_64, abi.SECCOMP_RET_KILL_PROCESS),
+        (-1, abi.AUDIT_ARCH_X86_64, abi.SECCOMP_RET_ERRNO | errno.ENOSYS),
+    ):
+        data = bpf.SeccompData(number & 0xFFFFFFFF, arch, 0, (0, 0, 0, 0, 0, 0))
+        assert bpf.run(program, data).value == wanted
+
+
+def test_every_refusal_is_documented() -> None:
+    text = (ROOT / "docs/security.md").read_text()
+    for row in REFUSED:
+        assert f"`{row.name}`" in text
+        assert row.reason in text
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (0, "O_RDONLY"),
+        (0o2, "O_RDWR"),
+        (0o101, "O_WRONLY|O_CREAT"),
+        (0o20200000, "O_RDONLY|O_TMPFILE"),
+        (0o200000, "O_RDONLY|O_DIRECTORY"),
+        (0o4010000, "O_RDONLY|O_SYNC"),
+        (1 << 30, "O_RDONLY|0x40000000"),
+    ],
+)
+def test_open_flags_in_words(value: int, words: str) -> None:
+    assert show_open_flags(value) == words
+
+
+def test_at_flags_in_words() -> None:
+    assert show_at_flags(0) == "0"
+    assert show_at_flags(0x1100) == "AT_SYMLINK_NOFOLLOW|AT_EMPTY_PATH"
