@@ -25,7 +25,7 @@ from pinfold.linux import process, seccomp
 from pinfold.pins.arena import ArenaPool
 from pinfold.pins.install import DELIVERY_CALL, Installer
 from pinfold.pins.live import LiveCheck
-from pinfold.supervisor.engine import SHAPES, Engine
+from pinfold.supervisor.engine import SHAPES, UNPINNED, Engine
 from pinfold.supervisor.loop import OPTIONS, Supervisor
 from pinfold.syscalls.filter import answers
 from pinfold.tracee.names import Names
@@ -229,7 +229,9 @@ class Session:
     def _note(self, _task: Task, _call: Shape, decision: Decision) -> None:
         # Without a log all that is kept is why COMMAND itself may have been denied.
         if decision.rule is not None and isinstance(decision.plan, Deny):
-            self._last_denial = decision.rule
+            self._last_denial = f"rule: {decision.rule}"
+        elif decision.action == UNPINNED:
+            self._last_denial = "its arguments could not be pinned: see `pinfold doctor`"
 
     def _record(self, task: Task, call: Shape, decision: Decision) -> None:
         self._note(task, call, decision)

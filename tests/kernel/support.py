@@ -48,9 +48,7 @@ def execute(command: Sequence[str | bytes | Path], **options: Any) -> Done:
         options.setdefault("stdin", subprocess.DEVNULL)
     options.setdefault("stdout", subprocess.PIPE)
     options.setdefault("stderr", subprocess.PIPE)
-    return subprocess.run(
-        command, check=False, text=True, errors="surrogateescape", **options
-    )
+    return subprocess.run(command, check=False, text=True, errors="surrogateescape", **options)
 
 
 def pinfold(*args: str | bytes | Path, **options: Any) -> Done:
@@ -221,7 +219,16 @@ class Nobody(User):
 
     def _as(self) -> Sequence[str]:
         ids = f"{NOBODY}"
-        return ("setpriv", "--reuid", ids, "--regid", ids, "--clear-groups", "--inh-caps=-all", "--")
+        return (
+            "setpriv",
+            "--reuid",
+            ids,
+            "--regid",
+            ids,
+            "--clear-groups",
+            "--inh-caps=-all",
+            "--",
+        )
 
     def _prefix(self, arguments: Sequence[str]) -> Sequence[str]:
         interpreter = Path(sys.executable).resolve().relative_to(Path(sys.base_prefix).resolve())
@@ -262,9 +269,7 @@ class Terminal:
         env: Its environment.
     """
 
-    def __init__(
-        self, command: Sequence[str | Path], env: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, command: Sequence[str | Path], env: Mapping[str, str] | None = None) -> None:
         self._master, slave = pty.openpty()
         try:
             size = struct.pack("HHHH", 24, 200, 0, 0)

@@ -299,9 +299,7 @@ def test_racing_the_installation(someone: User, way: str) -> None:
     files = Files(someone)
     program = someone.program("install_race", "-static")
     arguments = (way, files.allowed, files.denied, "150")
-    found = ok(
-        someone.pinfold(*files.deny, "--", program, *arguments, timeout=RACE_SECONDS)
-    )
+    found = ok(someone.pinfold(*files.deny, "--", program, *arguments, timeout=RACE_SECONDS))
     assert int(found["pins"]) > 0
     assert found["escapes"] == "0"
     assert found["killed"] == "0"

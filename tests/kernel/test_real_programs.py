@@ -168,7 +168,7 @@ def test_find_and_grep(someone: User) -> None:
         "false | true; echo $?; true | false",
         "yes | head -100000 | wc -l",
         "echo a > f; cat < f | tee g | tr a b; cat f g; cmp f g; cat missing",
-        "for n in 1 2 3 4 5 6 7 8; do sh -c \"exit $n\"; echo $?; done",
+        'for n in 1 2 3 4 5 6 7 8; do sh -c "exit $n"; echo $?; done',
         "kill -9 $$",
         "(exit 3) & wait $!; echo $?",
         "cd /; pwd; cd -; cd missing; echo $?; test -e /etc/passwd && echo there",

@@ -349,9 +349,7 @@ def test_everything_that_can_be_done_to_a_denied_file(tree: Path, command: str) 
 
 def test_a_denied_directory_cannot_be_entered_or_listed(tree: Path) -> None:
     for script in ("cd secret", "ls secret", "ls -d secret", "rmdir secret", "find secret"):
-        done = pinfold(
-            *("--deny", f"{tree}/secret", "--", "sh", "-c", script), cwd=tree, env=QUIET
-        )
+        done = pinfold(*("--deny", f"{tree}/secret", "--", "sh", "-c", script), cwd=tree, env=QUIET)
         assert done.returncode != 0, script
         assert "ermission denied" in done.stderr, script
 
@@ -443,9 +441,7 @@ FIELDS: Final = ["time", "pid", "tid", "program", "syscall", "args", "verdict"]
 def test_the_log_in_a_file(tree: Path) -> None:
     log = tree / "log"
     rules = ("--map", f"{tree}/open={tree}/other", "--deny", f"{tree}/secret")
-    pinfold(
-        *(*rules, "--audit", log, "--", "sh", "-c", "cat open/file secret/file link"), cwd=tree
-    )
+    pinfold(*(*rules, "--audit", log, "--", "sh", "-c", "cat open/file secret/file link"), cwd=tree)
     assert log.stat().st_mode & 0o777 == 0o600
     found = records(log)
     for record in found:
@@ -454,9 +450,7 @@ def test_the_log_in_a_file(tree: Path) -> None:
         assert record["pid"] == record["tid"] or record["pid"] > 0
     assert found[0]["syscall"] == "execve"
     mapped = next(r for r in found if r["verdict"] == "redirect")
-    assert mapped["substituted"] == {
-        "path": {"from": "open/file", "to": f"{tree}/other/file"}
-    }
+    assert mapped["substituted"] == {"path": {"from": "open/file", "to": f"{tree}/other/file"}}
     assert mapped["args"]["path"] == f"{tree}/other/file"
     assert mapped["names"] == [f"{tree}/open/file"]
     assert mapped["rule"] == f"map {tree}/open={tree}/other"
@@ -652,9 +646,7 @@ def test_few_descriptors(tree: Path) -> None:
 @pytest.mark.timeout(400)
 def test_two_thousand_processes(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("A")
-    done = pinfold(
-        *TRAP_ALL, "--", build("many"), "2000", tmp_path / "file", timeout=350
-    )
+    done = pinfold(*TRAP_ALL, "--", build("many"), "2000", tmp_path / "file", timeout=350)
     assert values(done.stdout) == {
         "started": "2000",
         "reported": "2000",
@@ -684,7 +676,11 @@ def test_a_32_bit_program_from_a_shell() -> None:
 
 def test_background_processes_end_with_the_run() -> None:
     done = pinfold(
-        *TRAP_ALL, "--", "sh", "-c", "sleep 300 >&- 2>&- & echo $!; setsid sleep 300 >&- 2>&- & echo $!"
+        *TRAP_ALL,
+        "--",
+        "sh",
+        "-c",
+        "sleep 300 >&- 2>&- & echo $!; setsid sleep 300 >&- 2>&- & echo $!",
     )
     pids = [int(line) for line in done.stdout.split()]
     assert len(pids) == 2

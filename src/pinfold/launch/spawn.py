@@ -137,7 +137,7 @@ def exec_failure(launched: Launched, denied: str | None) -> LaunchError:
 
     Args:
         launched: The process, which has ended.
-        denied: The rule that denied its last call, for the message.
+        denied: Why its last call was denied, for the message; None if it was not.
     """
     launched.channel.setblocking(False)
     try:
@@ -164,7 +164,7 @@ def exec_failure(launched: Launched, denied: str | None) -> LaunchError:
     if os.path.isdir(path):
         text = "is a directory"
     elif denied is not None:
-        text += f" (rule: {denied})"
+        text += f" ({denied})"
     return LaunchError(f"{path}: cannot execute: {text}", 126)
 
 

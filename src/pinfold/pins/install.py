@@ -15,6 +15,7 @@ that is sealed, and the check that follows sees it.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import select
@@ -28,7 +29,7 @@ from pinfold.arch.x86_64 import (
     RIP,
     SYSCALL_LENGTH,
 )
-from pinfold.linux import seccomp
+from pinfold.linux import ptrace, seccomp
 from pinfold.syscalls.numbers import X86_64 as NR
 from pinfold.tracee import stops
 from pinfold.tracee.inject import Injector
@@ -65,7 +66,7 @@ class Installer:
     Preconditions: used by the tracing thread.
     """
 
-    __slots__ = ("_listener", "_live", "_poll", "_secret", "_waits")
+    __slots__ = ("_listener", "_live", "_poll", "_secret", "_waits", "_work")
 
     def __init__(
         self, waits: Waits, listener: int, secret: tuple[int, int], live: LiveCheck
@@ -74,6 +75,7 @@ class Installer:
         self._listener = listener
         self._secret = secret
         self._live = live
+        self._work = ptrace.Registers()
         self._poll = select.poll()
         self._poll.register(listener, select.POLLIN)
 
@@ -118,7 +120,9 @@ class Installer:
 
     def _deliver(self, task: Task, arena: Arena, inject: Injector) -> int:
         # Returns the descriptor's number in the task, or a negative errno.
-        registers = task.load()
+        # Not the task's own buffer: that one still shows the call, and may end up in the log.
+        registers = self._work
+        ctypes.memmove(registers, inject.after, ctypes.sizeof(registers))
         registers[ORIG_RAX] = DELIVERY_CALL
         registers[ARGUMENTS[0]], registers[ARGUMENTS[1]] = self._secret
         task.store(registers)

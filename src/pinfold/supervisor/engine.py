@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _PATHS: Final = (Kind.PATH, Kind.PATH_OR_NULL, Kind.TEXT)
 ERROR: Final = "error"
 """The verdict of a call that fails as the kernel would have failed it (EFAULT, ENAMETOOLONG, …)."""
+UNPINNED: Final = "unpinned"
+"""The verdict of a call that fails because its arguments could not be pinned."""
 
 
 class _Path(NamedTuple):

@@ -21,7 +21,7 @@ from pinfold.backends.base import Deny
 from pinfold.errors import TraceeGone
 from pinfold.linux import ptrace
 from pinfold.policy.rules import DENY, REDIRECT
-from pinfold.supervisor.engine import SHAPES
+from pinfold.supervisor.engine import SHAPES, UNPINNED, Decision
 from pinfold.supervisor.family import Family
 from pinfold.syscalls.numbers import X86_64 as NR
 from pinfold.tracee import stops
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pinfold.backends.trace import TraceBackend
-    from pinfold.supervisor.engine import Decision, Engine, Shape
+    from pinfold.supervisor.engine import Engine, Shape
     from pinfold.tracee.names import Names
     from pinfold.tracee.task import Task
     from pinfold.tracee.waits import Waits
@@ -157,6 +157,8 @@ class Supervisor:
             return
         slot = backend.slot_for(task)
         if isinstance(slot, int):
+            if slot and self._record is not None:
+                self._record(task, call, Decision(Deny(slot), UNPINNED, None, ()))
             return
         self.trapped += 1
         decision = self._engine.decide(task, call, slot)
