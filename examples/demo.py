@@ -164,9 +164,8 @@ def show_race(demo: Demo, scratch: Path) -> None:
         return
     lost = counts["check, then continue"]["escapes"]
     if len(os.sched_getaffinity(0)) > 1:
-        demo.claim(
-            "a supervisor that only checks loses the race often", holds=lost > ATTEMPTS // 50
-        )
+        # About a quarter of the attempts where two CPUs are free; a busy machine shows a handful.
+        demo.claim("a supervisor that only checks loses the race", holds=lost > 0)
     else:
         print("  This machine has one CPU: the race is rare here, so the numbers say little.")
     ours = counts["pinfold"]

@@ -101,6 +101,7 @@ def command(
     """
     if not argv:
         raise click.UsageError("no COMMAND given")
+    streams = _own_streams()
     require_machine()
     cwd = os.getcwdb()
     pairs = [parse_map(os.fsencode(text), cwd) for text in maps]
@@ -119,6 +120,7 @@ def command(
             ),
             writer,
             say,
+            streams,
         )
         return runner.run()
     finally:
@@ -152,6 +154,7 @@ class _Runner:
         limits: Limits,
         writer: AuditWriter | None,
         say: _Voice,
+        streams: tuple[int, int, int],
     ) -> None:
         self._say = say
         self._limits = limits
@@ -165,6 +168,7 @@ class _Runner:
             Command(
                 tuple(os.fsencode(arg) for arg in argv),
                 dict(os.environb),
+                streams=streams,
                 signal_mask=frozenset(before),
             ),
             rules,
@@ -224,6 +228,20 @@ class _Runner:
     def _stop_with_command(self, _number: int) -> None:
         # The shell that started us waits for *us* to stop: do as COMMAND did.
         os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def _own_streams() -> tuple[int, int, int]:
+    # A standard stream that is closed stays so for COMMAND. Here its number is taken by a stand-in,
+    # so that no descriptor of ours gets it and is mistaken for the stream.
+    def stand_in(fd: int) -> int:
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            return -1
+        return fd
+
+    return stand_in(0), stand_in(1), stand_in(2)
 
 
 def _explain(error: Exception) -> None:
