@@ -77,6 +77,6 @@ def unprivileged() -> Iterator[support.User]:
 
 @pytest.fixture(params=["caller", "nobody"] if os.geteuid() == 0 else ["caller"])
 def someone(request: pytest.FixtureRequest) -> Iterator[support.User]:
-    """Runs commands as whoever runs the suite; where that is root, as somebody without rights too."""
+    """Runs commands as whoever runs the suite, and, where that is root, as somebody else too."""
     with support.user(request.param) as one:
         yield one

@@ -42,7 +42,7 @@ EVERYTHING_READABLE: Final = 0o755
 
 
 def execute(command: Sequence[str | bytes | Path], **options: Any) -> Done:
-    """Returns how a command went; its output is text, with bytes that are none kept as surrogates."""
+    """Returns how a command went; bytes in its output that are no text are kept as surrogates."""
     options.setdefault("timeout", PATIENCE)
     if "input" not in options:
         options.setdefault("stdin", subprocess.DEVNULL)
@@ -155,6 +155,11 @@ class User:
         """Returns how ``pinfold run ARGS`` went for this user."""
         options.setdefault("cwd", self.directory)
         return execute([*self._prefix(PINFOLD[1:]), *args], **options)
+
+    def python(self, *args: str | bytes | Path, **options: Any) -> Done:
+        """Returns how the suite's interpreter went with these arguments, outside any sandbox."""
+        options.setdefault("cwd", self.directory)
+        return execute([*self._prefix(()), *args], **options)
 
     def bare(self, *command: str | bytes | Path, **options: Any) -> Done:
         """Returns how the command went for this user without a sandbox."""

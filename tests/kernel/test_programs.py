@@ -5,24 +5,26 @@ Every way around is also tried bare, where it must work: a way that is closed an
 
 from __future__ import annotations
 
+import shutil
 import signal
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from pinfold.syscalls.numbers import X86_64
-from tests.kernel.support import TRAP_ALL
+from tests.kernel.support import PATIENCE, TRAP_ALL
 from tests.programs import ROOT, values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from tests.kernel.support import Done, User
 
 KILLED_BY_FILTER: Final = 128 + signal.SIGSYS
-RACE_SECONDS: Final = 110
+RACE_SECONDS: Final = 300
+ROUNDS: Final = 20
+HITS: Final = 5
 
 
 def ok(done: Done) -> dict[str, str]:
@@ -201,8 +203,11 @@ def test_io_uring_is_missing(someone: User) -> None:
 
 
 def test_userfaultfd_is_refused(someone: User) -> None:
-    _, pinned = bare_and_pinned(someone, "userfaultfd")
+    bare, pinned = bare_and_pinned(someone, "userfaultfd")
     assert pinned["userfaultfd"] == "-1"
+    assert pinned["dev_userfaultfd"] == bare["dev_userfaultfd"]
+    # Where the device may be opened at all, nothing can be made of it.
+    assert pinned["made"] == (bare["made"] if bare["made"] != "0" else "-1")
 
 
 def test_handles_are_refused(someone: User) -> None:
@@ -294,18 +299,34 @@ def test_every_way_to_alter_the_pin(someone: User) -> None:
     assert set(opens.values()) == {"A"}
 
 
-@pytest.mark.timeout(2 * RACE_SECONDS)
+@pytest.mark.timeout(RACE_SECONDS)
 @pytest.mark.parametrize("way", ["descriptor", "replace", "unmap"])
 def test_racing_the_installation(someone: User, way: str) -> None:
     files = Files(someone)
     program = someone.program("install_race", "-static")
-    arguments = (way, files.allowed, files.denied, "150")
-    found = ok(someone.pinfold(*files.deny, "--", program, *arguments, timeout=RACE_SECONDS))
-    assert int(found["pins"]) > 0
-    assert found["escapes"] == "0"
-    assert found["killed"] == "0"
-    # The attack has to hit the moment at least now and then: then the call is refused.
-    assert int(found["refused"]) > 0
+    refused = 0
+    # The attack has to hit the moment now and then, and the call is refused; how often that is
+    # depends on how busy the processors are.
+    for _ in range(ROUNDS):
+        found = ok(
+            someone.pinfold(
+                *files.deny,
+                "--",
+                program,
+                way,
+                files.allowed,
+                files.denied,
+                "150",
+                timeout=PATIENCE,
+            )
+        )
+        assert int(found["pins"]) > 0
+        assert found["escapes"] == "0"
+        assert found["killed"] == "0"
+        refused += int(found["refused"])
+        if refused >= HITS:
+            return
+    pytest.fail(f"the attack hit {refused} of {ROUNDS} times 150")
 
 
 @pytest.mark.parametrize("call", ["mmap", "mseal"])
@@ -344,22 +365,25 @@ def test_a_resource_used_up(someone: User, resource: str, answer: str) -> None:
 # The race itself, against the control.
 
 
-@pytest.mark.timeout(2 * RACE_SECONDS)
+ENOUGH: Final = 20
+
+
+@pytest.mark.timeout(RACE_SECONDS)
 def test_a_sibling_thread_races_the_path(someone: User) -> None:
     allowed, denied = someone.file("path-a", "A"), someone.file("path-d", "D")
     program = someone.program("race_thread")
-    command = (program, allowed, denied, "2000")
+    command = (program, allowed, denied, "10000")
     deny = ("--deny", str(denied))
-    naive = someone.directory / "naive.py"
-    if someone.name == "caller":
-        lost = values(
-            someone.bare(
-                sys.executable, ROOT / "tests" / "naive.py", *deny, "--", *command, cwd=ROOT
-            ).stdout
-        )
-        assert int(lost["escapes"]) > 20, f"the control {naive} does not lose: {lost}"
-    found = ok(someone.pinfold(*deny, "--", *command, timeout=RACE_SECONDS))
-    assert found["escapes"] == "0"
-    assert found["other"] == "0"
-    assert int(found["allowed"]) > 100
-    assert int(found["refused"]) > 100
+    naive = shutil.copy(ROOT / "tests" / "naive.py", someone.directory)
+    # How often the control loses depends on how busy the processors are; it must lose enough.
+    escapes = rounds = 0
+    while escapes < ENOUGH and rounds < ROUNDS:
+        lost = values(someone.python(naive, *deny, "--", *command).stdout)
+        escapes += int(lost["escapes"])
+        rounds += 1
+    assert escapes >= ENOUGH, f"the control lost {escapes} of {rounds} times 10,000"
+    for _ in range(rounds):
+        found = ok(someone.pinfold(*deny, "--", *command))
+        assert found["escapes"] == found["other"] == "0"
+        assert int(found["allowed"]) > 1000
+        assert int(found["refused"]) > 1000

@@ -16,7 +16,7 @@
 #include <setjmp.h>
 #include <ucontext.h>
 
-enum { PATIENCE = 20, SIGNALS_PER_CASE = 5 };
+enum { PATIENCE = 10, SIGNALS_PER_CASE = 5, ALTOGETHER = 60 };
 
 struct shared {
     _Atomic int hits;       /* handlers that ran on top of a blocked call */
@@ -137,6 +137,7 @@ int main(void)
 
     setvbuf(stdout, NULL, _IONBF, 0);
     self = getpid();
+    alarm(ALTOGETHER);
     shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (shared == MAP_FAILED || mkdtemp(directory) == NULL)
         return 1;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -32,9 +33,14 @@ _FORWARDED: Final = frozenset(
         signal.SIGALRM,
         signal.SIGWINCH,
         signal.SIGTSTP,
+        signal.SIGTTIN,
+        signal.SIGTTOU,
         signal.SIGCONT,
     }
 )
+_STOPPING: Final = frozenset({signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
+_PATIENCE: Final = 2.0
+"""Seconds that COMMAND may take to tidy the terminal before it obeys a stop."""
 _OVER: Final = signal.SIGRTMAX
 _SI_KERNEL: Final = 0x80
 """``si_code`` of a signal from the terminal: COMMAND, in the same process group, got it too."""
@@ -158,6 +164,8 @@ class _Runner:
     ) -> None:
         self._say = say
         self._limits = limits
+        self._stop_lock = threading.Lock()
+        self._stop_until = 0.0
         # Blocked before any thread exists, so that only sigwaitinfo below ever takes them.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED | {_OVER})
         ignored_children = signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN
@@ -222,12 +230,22 @@ class _Runner:
                 # `fg` continues the whole process group; COMMAND is told only if it was left out.
                 if session.stopped:
                     session.signal(signal.SIGCONT)
-            elif info.si_code != _SI_KERNEL:
-                session.signal(info.si_signo)
+            else:
+                if info.si_signo in _STOPPING:
+                    self._stop_until = time.monotonic() + _PATIENCE
+                    if session.stopped:
+                        self._stop_with_command(info.si_signo)
+                if info.si_code != _SI_KERNEL:
+                    session.signal(info.si_signo)
 
     def _stop_with_command(self, _number: int) -> None:
-        # The shell that started us waits for *us* to stop: do as COMMAND did.
-        os.kill(os.getpid(), signal.SIGSTOP)
+        # The shell that started us waits for *us* to stop, so when job control stops COMMAND, stop
+        # as well. Not for any other stop: one task of the sandbox may stop another and continue it
+        # later, and a stopped supervisor would never see that.
+        with self._stop_lock:
+            wanted, self._stop_until = self._stop_until, 0.0
+        if time.monotonic() < wanted:
+            os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def _own_streams() -> tuple[int, int, int]:

@@ -164,6 +164,13 @@ def test_a_case_that_an_earlier_one_covers_is_not_emitted() -> None:
     assert 0x50063 in returns(Filter({1: (covered, first)}))
 
 
+def test_what_was_settled_is_remembered_past_tests_of_other_bits() -> None:
+    first, other = Case((Arg(0, 1, 1),), 0x50001), Case((Arg(0, 2, 2),), 0x50002)
+    again = Case((Arg(0, 1, 1), Arg(1, LOW, 5)), 0x50063)
+    settled = Filter({1: (first, other, again)})
+    assert settled.compile() == Filter({1: (first, other)}).compile()
+
+
 def test_tests_that_exclude_each_other_are_not_emitted() -> None:
     never = Case((Arg(0, 3, 1), Arg(0, 2, 2)), 0x50063)
     assert Filter({1: (never,)}).compile() == Filter({}).compile()
@@ -209,6 +216,7 @@ def test_facts_that_multiply_fall_back_to_the_plain_list() -> None:
     again = [Case((Arg(0, bit, bit), Arg(2, LOW, bit)), 0x50000 | bit) for bit in bits]
     steps = flatten((*first, *again), SECCOMP_RET_ALLOW)
     assert with_facts(Graph(), steps) is None
+    assert all(isinstance(step, int) or step.mask for step in steps)
     wanted = Filter({1: (*first, *again)})
     program = wanted.compile()
     tests = sum(isinstance(step, tuple) for step in steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -88,11 +89,24 @@ def test_patterns_that_cover_every_word_between_them_leave_none() -> None:
     assert known.assume(0b11, 0b11, holds=True) == Word(0b11, 0b11)
 
 
-def test_patterns_of_more_bits_that_cover_every_word_leave_none() -> None:
+@pytest.mark.parametrize("left", range(8))
+def test_patterns_may_leave_one_word_or_none(left: int) -> None:
     known: Word | None = UNKNOWN
-    for value in range(1, 8):
+    for value in {*range(8)} - {left}:
         assert known is not None
         known = known.assume(0b111, value, holds=False)
     assert known is not None
-    assert known.assume(0b111, 0, holds=False) is None
-    assert known.assume(0b111, 0, holds=True) is not None
+    assert known.assume(0b111, left, holds=False) is None
+    assert known.assume(0b111, left, holds=True) == Word(0b111, left)
+
+
+@pytest.mark.parametrize("flip", range(8))
+def test_overlapping_patterns_are_tried_both_ways(flip: int) -> None:
+    # Two pairs of patterns leave one value each for bits 1 and 0, which no single pattern tells.
+    known: Word | None = UNKNOWN
+    for mask, value in ((0b011, 0b000), (0b011, 0b001), (0b101, 0b000), (0b101, 0b100)):
+        assert known is not None
+        known = known.assume(mask, (value ^ flip) & mask, holds=False)
+    assert known is not None
+    assert known.assume(0b011, ~flip & 0b011, holds=False) is None
+    assert known.assume(0b011, ~flip & 0b011, holds=True) is not None
