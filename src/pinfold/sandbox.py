@@ -66,10 +66,13 @@ def path_rules(
     Raises:
         PolicyError: One is malformed.
     """
-    cwd = os.getcwdb()
+    try:
+        here = os.getcwdb()
+    except FileNotFoundError:
+        here = b""
     pairs = maps.items() if hasattr(maps, "items") else maps
     return PathRules(
-        [parse_map(_escape(source) + b"=" + _escape(target), cwd) for source, target in pairs],
+        [parse_map(_escape(source) + b"=" + _escape(target), here) for source, target in pairs],
         [parse_deny(os.fsencode(glob)) for glob in denies],
     )
 

@@ -14,6 +14,7 @@ from typing import NoReturn
 import click
 
 from pinfold import __version__
+from pinfold.cli.streams import claim, complain
 from pinfold.errors import PinfoldError
 
 FAILED = 125
@@ -55,12 +56,13 @@ def group() -> None:
 
 def fail(message: str, code: int = FAILED) -> NoReturn:
     """Ends the process with one line on standard error."""
-    print(f"pinfold: {message}", file=sys.stderr)  # noqa: T201 (the command line's own voice)
+    complain(message)
     sys.exit(code)
 
 
 def main() -> NoReturn:
     """Runs the command line and exits."""
+    claim()
     try:
         status = group.main(standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

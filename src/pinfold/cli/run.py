@@ -6,11 +6,12 @@ import os
 import signal
 import threading
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
 
 from pinfold.audit.writer import AuditWriter
+from pinfold.cli.streams import claim, complain
 from pinfold.errors import PolicyError
 from pinfold.launch.spawn import Command
 from pinfold.policy.rules import PathRules, parse_deny, parse_map
@@ -18,9 +19,11 @@ from pinfold.session import Limits, Session, require_machine
 from pinfold.tracee.stops import exit_code
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from pinfold.session import Outcome
+
+T = TypeVar("T")
 
 _FORWARDED: Final = frozenset(
     {
@@ -107,15 +110,14 @@ def command(
     """
     if not argv:
         raise click.UsageError("no COMMAND given")
-    streams = _own_streams()
     require_machine()
-    cwd = os.getcwdb()
-    pairs = [parse_map(os.fsencode(text), cwd) for text in maps]
-    rules = PathRules(pairs, [parse_deny(os.fsencode(glob)) for glob in denies])
-    say = _Voice(verbose)
+    cwd = _working_directory()
+    pairs = [_rule("--map", text, lambda rule: parse_map(rule, cwd)) for text in maps]
+    rules = PathRules(pairs, [_rule("--deny", text, parse_deny) for text in denies])
+    say = complain if verbose else _quiet
     for source, target in pairs:
         if not os.path.lexists(target):
-            say.more(f"{os.fsdecode(target)} does not exist (mapped from {os.fsdecode(source)})")
+            say(f"{os.fsdecode(target)} does not exist (mapped from {os.fsdecode(source)})")
     writer = AuditWriter.open(audit) if audit is not None else None
     try:
         runner = _Runner(
@@ -126,28 +128,11 @@ def command(
             ),
             writer,
             say,
-            streams,
         )
         return runner.run()
     finally:
         if writer is not None:
             writer.close()
-
-
-class _Voice:
-    def __init__(self, verbose: bool) -> None:
-        self._verbose = verbose
-
-    def always(self, line: str) -> None:
-        # COMMAND may have closed or filled our standard error; its own run is not at stake.
-        try:
-            os.write(2, f"pinfold: {line}\n".encode(errors="surrogateescape"))
-        except OSError:
-            self._verbose = False
-
-    def more(self, line: str) -> None:
-        if self._verbose:
-            self.always(line)
 
 
 class _Runner:
@@ -159,8 +144,7 @@ class _Runner:
         rules: PathRules,
         limits: Limits,
         writer: AuditWriter | None,
-        say: _Voice,
-        streams: tuple[int, int, int],
+        say: Callable[[str], None],
     ) -> None:
         self._say = say
         self._limits = limits
@@ -175,33 +159,33 @@ class _Runner:
         self._session = Session(
             Command(
                 tuple(os.fsencode(arg) for arg in argv),
-                dict(os.environb),
-                streams=streams,
+                _environment(),
+                streams=claim(),
                 signal_mask=frozenset(before),
             ),
             rules,
             limits,
             sink=writer.write if writer is not None else None,
             on_stop=self._stop_with_command,
-            on_refused=say.always,
+            on_refused=complain,
         )
 
     def run(self) -> int:
         session = self._session
         for line in session.warnings:
-            self._say.always(f"warning: {line}")
+            complain(f"warning: {line}")
         if not session.traps:
             line = "no --map, --deny or --audit: no call is judged"
             if self._limits.ro or self._limits.rw:
-                self._say.more(line + ", the program is only confined to its paths")
+                self._say(line + ", the program is only confined to its paths")
             else:
-                self._say.always(f"warning: {line}, and no path is out of reach")
+                complain(f"warning: {line}, and no path is out of reach")
         main = threading.main_thread().ident
         assert main is not None
         session.start(on_end=lambda: signal.pthread_kill(main, _OVER))
         self._wait()
         outcome = self._result()
-        self._say.more(
+        self._say(
             f"{outcome.trapped} calls judged, {outcome.denied} denied, {outcome.redirected}"
             f" redirected; at most {outcome.most} tasks at a time"
         )
@@ -232,7 +216,8 @@ class _Runner:
                     session.signal(signal.SIGCONT)
             else:
                 if info.si_signo in _STOPPING:
-                    self._stop_until = time.monotonic() + _PATIENCE
+                    with self._stop_lock:
+                        self._stop_until = time.monotonic() + _PATIENCE
                     if session.stopped:
                         self._stop_with_command(info.si_signo)
                 if info.si_code != _SI_KERNEL:
@@ -248,18 +233,35 @@ class _Runner:
             os.kill(os.getpid(), signal.SIGSTOP)
 
 
-def _own_streams() -> tuple[int, int, int]:
-    # A standard stream that is closed stays so for COMMAND. Here its number is taken by a stand-in,
-    # so that no descriptor of ours gets it and is mistaken for the stream.
-    def stand_in(fd: int) -> int:
-        try:
-            os.fstat(fd)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-            return -1
-        return fd
+def _quiet(_line: str) -> None:
+    pass
 
-    return stand_in(0), stand_in(1), stand_in(2)
+
+def _rule(option: str, text: str, parse: Callable[[bytes], T]) -> T:
+    # One line for an error: which option, what it was given, what is wrong and where.
+    try:
+        return parse(os.fsencode(text))
+    except PolicyError as error:
+        raise PolicyError(f"{option} {text!r}: {str(error).splitlines()[0]}") from error
+
+
+def _working_directory() -> bytes:
+    try:
+        return os.getcwdb()
+    except FileNotFoundError:
+        # It was removed. Only a relative name in a map needs it, and is told so.
+        return b""
+
+
+def _environment() -> dict[bytes, bytes]:
+    # As we were started. Python may have set LC_CTYPE in its own copy (PEP 538).
+    try:
+        with open("/proc/self/environ", "rb") as started:
+            entries = started.read().split(b"\0")
+    except OSError:
+        return dict(os.environb)
+    pairs = (entry.partition(b"=") for entry in entries)
+    return {name: value for name, equals, value in pairs if equals}
 
 
 def _explain(error: Exception) -> None:

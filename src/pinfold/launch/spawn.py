@@ -224,6 +224,8 @@ def _child(
         _set_streams(command.streams)
         if command.close_others:
             _close_others({*command.pass_fds, channel.fileno(), confinement.descriptor})
+        for fd in command.pass_fds:
+            os.set_inheritable(fd, True)
         stage = _DIRECTORY
         if command.cwd is not None:
             os.chdir(command.cwd)

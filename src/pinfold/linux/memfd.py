@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import resource
 
 from pinfold.uapi import mman
 
@@ -16,7 +17,8 @@ def create(name: str, size: int) -> int:
     """Returns a sealable, non-executable memory file of ``size`` bytes (close-on-exec).
 
     Raises:
-        OSError: EMFILE, ENOMEM and the like.
+        OSError: EMFILE, ENOMEM and the like; EFBIG when RLIMIT_FSIZE is smaller than ``size`` and
+            cannot be lifted for the moment.
     """
     flags = mman.MFD_CLOEXEC | mman.MFD_ALLOW_SEALING
     try:
@@ -26,11 +28,30 @@ def create(name: str, size: int) -> int:
             raise
         fd = os.memfd_create(name, flags)
     try:
-        os.ftruncate(fd, size)
+        _resize(fd, size)
     except BaseException:
         os.close(fd)
         raise
     return fd
+
+
+def _resize(fd: int, size: int) -> None:
+    # RLIMIT_FSIZE counts for memory files too, and is meant for what COMMAND writes.
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if soft == resource.RLIM_INFINITY or size <= soft:
+        os.ftruncate(fd, size)
+        return
+    for lifted in ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), (hard, hard)):
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, lifted)
+        except (ValueError, PermissionError):
+            # Only CAP_SYS_RESOURCE raises the hard limit.
+            continue
+        try:
+            os.ftruncate(fd, size)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        return
 
 
 def seal(fd: int, seals: int) -> None:

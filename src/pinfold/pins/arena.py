@@ -20,6 +20,7 @@ import mmap
 import os
 from typing import Final, NamedTuple
 
+from pinfold.errors import UnsupportedError
 from pinfold.linux import memfd
 from pinfold.tracee.memory import Memory
 from pinfold.uapi.fs import PATH_MAX
@@ -102,9 +103,24 @@ class ArenaPool:
     def _grow(self) -> None:
         if len(self._arenas) == MAX_ARENAS:
             raise OSError(errno.ENOMEM, f"more than {MAX_ARENAS * self._slots} calls in flight")
-        arena = Arena(len(self._arenas), self._slots * SLOT_SIZE)
+        arena = self._made()
         self._arenas.append(arena)
         self._free.append([Slot(arena, i * SLOT_SIZE) for i in reversed(range(self._slots))])
+
+    def _made(self) -> Arena:
+        while True:
+            try:
+                return Arena(len(self._arenas), self._slots * SLOT_SIZE)
+            except OSError as error:
+                if error.errno != errno.EFBIG:
+                    raise
+                if self._slots == 1:
+                    raise UnsupportedError(
+                        f"RLIMIT_FSIZE leaves no room for a pin of {SLOT_SIZE} bytes; raise its"
+                        " hard limit (`ulimit -f`)"
+                    ) from error
+                # As many as fit; more arenas make up for it.
+                self._slots //= 2
 
     def take(self) -> Slot:
         """Returns a free slot, from the arena of the lowest number: most tasks know that one.
@@ -125,7 +141,7 @@ class ArenaPool:
     @property
     def in_use(self) -> int:
         """Slots that are handed out now."""
-        return len(self._arenas) * self._slots - sum(map(len, self._free))
+        return sum(a.size // SLOT_SIZE for a in self._arenas) - sum(map(len, self._free))
 
     def close(self) -> None:
         """Closes every arena."""

@@ -137,10 +137,11 @@ def parse_map(text: bytes, cwd: bytes) -> tuple[bytes, bytes]:
 
     Args:
         text: The rule; ``\=`` and ``\\`` stand for the second byte.
-        cwd: Absolute directory that relative sides are taken from.
+        cwd: Absolute directory that relative sides are taken from; empty where there is none.
 
     Raises:
-        PolicyError: No ``=``, an empty side, an unknown escape or a NUL byte.
+        PolicyError: No ``=``, an empty side, an unknown escape, a NUL byte, or a relative side
+            without a ``cwd``.
     """
     sides = [b""]
     equals = len(text)
@@ -169,6 +170,9 @@ def parse_map(text: bytes, cwd: bytes) -> tuple[bytes, bytes]:
         raise malformed(text, 0, "nothing before `=`; write the name to map")
     if not target:
         raise malformed(text, equals + 1, "nothing after `=`; write what to use instead")
+    for side in sides:
+        if not cwd and not side.startswith(b"/"):
+            raise PolicyError("a relative name, and the working directory is gone; write it from /")
     return join(cwd, source), join(cwd, target)
 
 
