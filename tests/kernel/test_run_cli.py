@@ -27,6 +27,7 @@ from tests.kernel.support import (
 from tests.programs import build, values
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Sequence
 
     from tests.kernel.support import Done, User

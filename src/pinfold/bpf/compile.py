@@ -3,9 +3,10 @@
 A filter runs on every system call of the sandbox, so most of its work is to find out quickly that a
 call is none of its business. After the guards (below) the call's number is searched for with ``>=``
 in a balanced tree over *intervals* of numbers that share a decision: about log2 of their number in
-jumps, whether or not a call is trapped. Up to the first argument only ``ld``, ``jeq``, ``jge`` and
-``ret`` are used; the kernel can follow these by itself, and calls that it sees are always allowed
-skip the filter from then on (``seccomp_is_const_allow`` in kernel/seccomp.c, since 5.11).
+jumps, whether or not a call is trapped. Up to the first argument only ``ld``, ``jeq``, ``jge``,
+``ja`` and ``ret`` are used; the kernel can follow these by itself when the filter is installed, and
+calls that it sees are always allowed, with no data, skip the filter from then on
+(``seccomp_is_const_allow`` in kernel/seccomp.c, since 5.11).
 
 The guards come first because everything else is meaningless without them. A call number means
 something only within one architecture, and ``int 0x80`` makes a 32-bit call from 64-bit code; so
