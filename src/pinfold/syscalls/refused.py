@@ -15,6 +15,8 @@ _ALL = 0xFFFFFFFFFFFFFFFF
 _LOW = 0xFFFFFFFF
 _MADV_DONTFORK = 10
 _USERFAULTFD_IOC_NEW = 0xAA00
+_TIOCSTI = 0x5412
+_TIOCLINUX = 0x541C
 
 
 class Refused(NamedTuple):
@@ -50,6 +52,22 @@ REFUSED: Final[tuple[Refused, ...]] = (
         argument=1,
         mask=_LOW,
         value=_USERFAULTFD_IOC_NEW,
+    ),
+    Refused(
+        "ioctl",
+        errno.EPERM,
+        "TIOCSTI: types into the terminal what the shell outside would then execute",
+        argument=1,
+        mask=_LOW,
+        value=_TIOCSTI,
+    ),
+    Refused(
+        "ioctl",
+        errno.EPERM,
+        "TIOCLINUX: pastes into a console what the shell outside would then execute",
+        argument=1,
+        mask=_LOW,
+        value=_TIOCLINUX,
     ),
     Refused("open_by_handle_at", errno.EPERM, _HANDLE),
     Refused("name_to_handle_at", errno.EOPNOTSUPP, _HANDLE),
