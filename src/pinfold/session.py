@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import signal
 import threading
 import time
@@ -181,7 +180,7 @@ class Session:
                 self._on_end()
 
     def _supervise(self) -> Outcome:
-        secret = (secrets.randbits(64), secrets.randbits(64))
+        secret = (_random(), _random())
         trapped = SHAPES.keys() if self.traps else ()
         program = seccomp.FilterProgram(filter_code(trapped, secret))
         launched = spawn.spawn(self._command, self._confinement, program, OPTIONS)
@@ -288,6 +287,10 @@ def filter_code(trapped: Iterable[int], secret: tuple[int, int]) -> bytes:
         minus_one=abi.SECCOMP_RET_ERRNO | errno.ENOSYS,
     )
     return bpf.assemble(program)
+
+
+def _random() -> int:
+    return int.from_bytes(os.urandom(8), "little")
 
 
 class _Hidden:

@@ -97,7 +97,7 @@ def command(
     verbose: bool,
     argv: Sequence[str],
 ) -> int:
-    r"""Run COMMAND with its path arguments judged, rewritten and pinned.
+    """Run COMMAND with its path arguments judged, rewritten and pinned.
 
     \b
     Examples:
@@ -107,7 +107,7 @@ def command(
 
     The exit status is COMMAND's own; 128 + N when signal N ended it, 127 when it was not found,
     126 when it cannot be executed, 125 when pinfold itself failed.
-    """
+    """  # noqa: D301 (click takes a backspace character for "keep these lines as they are")
     if not argv:
         raise click.UsageError("no COMMAND given")
     require_machine()
