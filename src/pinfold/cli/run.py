@@ -103,7 +103,7 @@ def command(
     Examples:
       pinfold run --map /etc/hostname=/etc/debian_version -- cat /etc/hostname
       pinfold run --deny '/etc/shadow' -- sh -c 'cd /etc; cat ./../etc/shadow'
-      pinfold run --ro /usr --ro /lib --ro /lib64 --rw /tmp --audit log.jsonl -- make
+      pinfold run --ro /usr --ro /lib --ro /lib64 --ro /bin --rw . --rw /tmp -- make
 
     The exit status is COMMAND's own; 128 + N when signal N ended it, 127 when it was not found,
     126 when it cannot be executed, 125 when pinfold itself failed.
