@@ -20,6 +20,7 @@ import os
 from typing import Final, NamedTuple
 
 from pinfold.errors import TraceeGone
+from pinfold.linux.files import location
 from pinfold.paths import climbs, join, normalise, under
 from pinfold.uapi.fs import AT_FDCWD
 
@@ -93,8 +94,17 @@ class Names:
         name = join(base, inner)
         names: tuple[bytes, ...] = (name,)
         if climbs(path):
-            real = _resolved(_for_us(base + b"/" + path, tid, tgid))
-            if real != name:
+            # What cannot be left in this walk, and the way from there.
+            if in_root:
+                top, way = base, path
+            elif path[:1] == b"/":
+                top, way = root, path
+            elif under(base, root):
+                top, way = root, base[len(root.rstrip(b"/")) :] + b"/" + path
+            else:
+                top, way = b"/", base + b"/" + path
+            real = _resolved(top, _for_us(way, tid, tgid))
+            if real is not None and real != name:
                 names = (name, real)
         return Meaning(names, _inside(root, base, path), root)
 
@@ -145,9 +155,21 @@ def _for_us(path: bytes, tid: int, tgid: int) -> bytes:
     return path
 
 
-def _resolved(path: bytes) -> bytes:
-    # Resolves everything but the last component, as a call that does not follow it would.
-    head, _, tail = path.rstrip(b"/").rpartition(b"/")
+def _resolved(top: bytes, way: bytes) -> bytes | None:
+    # Resolves everything but the last component, as a call that does not follow it would. None when
+    # that leads nowhere: then neither does the call.
+    head, _, tail = way.rstrip(b"/").rpartition(b"/")
     if tail in (b".", b".."):
-        return os.path.realpath(path)
-    return normalise(join(os.path.realpath(head or b"/"), tail))
+        head, tail = way, b""
+    try:
+        where = location(top, head)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
+            return None
+        if error.errno == errno.EXDEV:
+            # A magic link below another root: there is no telling where it leads.
+            raise OSError(
+                errno.EACCES, f"{os.fsdecode(way)}: leads through a magic link"
+            ) from error
+        raise
+    return join(where, tail) if tail else normalise(where)
