@@ -320,8 +320,14 @@ def require_machine() -> None:
     """Checks what can be checked without trying.
 
     Raises:
-        UnsupportedError: The processor is one that pinfold does not know yet.
+        UnsupportedError: The processor is one that pinfold does not know yet, or this process
+            ignores SIGCHLD.
     """
     machine = os.uname().machine
     if machine != "x86_64":
         raise UnsupportedError(f"pinfold knows x86_64 processors, and this is {machine}")
+    if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
+        raise UnsupportedError(
+            "this process ignores SIGCHLD, so the kernel would reap the sandbox behind our back;"
+            " set it to SIG_DFL"
+        )

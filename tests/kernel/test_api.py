@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -368,3 +369,21 @@ def test_a_nul_byte_in_an_argument(tree: Path) -> None:
     ):
         with pytest.raises((ValueError, pinfold.PinfoldError)):
             pinfold.run(**options)
+
+
+def test_a_process_that_ignores_its_children_is_told() -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        with pytest.raises(pinfold.UnsupportedError, match="SIGCHLD"):
+            pinfold.run(["true"])
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+def test_the_command_line_copes_with_ignored_children() -> None:
+    script = 'trap "" CHLD; exec "$@"'
+    command = ["bash", "-c", script, "bash", sys.executable, "-m", "pinfold", "run"]
+    done = subprocess.run(
+        [*command, "--deny", "/x", "--", "sh", "-c", "exit 3"], timeout=60, check=False
+    )
+    assert done.returncode == 3

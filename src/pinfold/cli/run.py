@@ -110,6 +110,9 @@ def command(
     """  # noqa: D301 (click takes a backspace character for "keep these lines as they are")
     if not argv:
         raise click.UsageError("no COMMAND given")
+    if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
+        # Whoever started us left it so. COMMAND gets the default too.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     require_machine()
     cwd = _working_directory()
     pairs = [_rule("--map", text, lambda rule: parse_map(rule, cwd)) for text in maps]
@@ -152,10 +155,6 @@ class _Runner:
         self._stop_until = 0.0
         # Blocked before any thread exists, so that only sigwaitinfo below ever takes them.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED | {_OVER})
-        ignored_children = signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN
-        if ignored_children:
-            # With SIGCHLD ignored the kernel reaps children by itself, and tells nobody.
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._session = Session(
             Command(
                 tuple(os.fsencode(arg) for arg in argv),
