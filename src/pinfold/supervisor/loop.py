@@ -71,6 +71,7 @@ class Supervisor:
         redirected: Calls that a rule sent elsewhere.
         trapped: Calls that were judged.
         executed: Whether COMMAND has been executed.
+        refused: Whether COMMAND was executed and killed at once, as a 32-bit program.
         stopped: Whether COMMAND is stopped by job control.
 
     Preconditions: made and run by the thread that seized ``main``.
