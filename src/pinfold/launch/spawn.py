@@ -74,8 +74,6 @@ class Command(NamedTuple):
     pass_fds: frozenset[int] = frozenset()
     signal_mask: frozenset[int] = frozenset()
     """Signals that are blocked when it starts."""
-    default_signals: frozenset[int] = frozenset()
-    """Signals whose disposition is set back to the default, besides SIGPIPE and SIGXFSZ."""
 
 
 class Launched(NamedTuple):
@@ -231,7 +229,7 @@ def _child(
             os.chdir(command.cwd)
         stage = _CONFINE
         confinement.apply()
-        for number in (*_RESTORED, *command.default_signals):
+        for number in _RESTORED:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, command.signal_mask)
         stage = _FILTER

@@ -117,5 +117,3 @@ ROWS: Final[tuple[Row, ...]] = (
     _row("swapoff", "admin", _PATH),
 )
 """Every call that takes a path, but for those that ``refused.py`` refuses outright."""
-
-BY_NUMBER: Final[dict[int, Row]] = {row.number: row for row in ROWS}

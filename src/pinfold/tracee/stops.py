@@ -15,7 +15,6 @@ SYSCALL_STOP: Final = ((signal.SIGTRAP | 0x80) << 8) | 0x7F
 """Status of a syscall-exit stop under ``PTRACE_O_TRACESYSGOOD``."""
 
 SECCOMP_STOP: Final = (abi.PTRACE_EVENT_SECCOMP << 16) | (signal.SIGTRAP << 8) | 0x7F
-EXEC_STOP: Final = (abi.PTRACE_EVENT_EXEC << 16) | (signal.SIGTRAP << 8) | 0x7F
 STEP_STOP: Final = (signal.SIGTRAP << 8) | 0x7F
 """A plain SIGTRAP: the end of a single step, or a SIGTRAP that somebody sent."""
 

@@ -58,10 +58,6 @@ class AddressSpace:
     def __init__(self, pins: dict[int, int] | None = None) -> None:
         self.pins: dict[int, int] = {} if pins is None else pins
 
-    def forked(self) -> AddressSpace:
-        """Returns the address space of a child that got a copy of this memory."""
-        return AddressSpace(dict(self.pins))
-
 
 class Task:
     """A traced task.
