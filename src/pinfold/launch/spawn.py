@@ -229,8 +229,8 @@ def _child(
             os.chdir(command.cwd)
         stage = _CONFINE
         confinement.apply()
-        for number in _RESTORED:
-            signal.signal(number, signal.SIG_DFL)
+        for ignored in _RESTORED:
+            signal.signal(ignored, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, command.signal_mask)
         stage = _FILTER
         channel.send(_MESSAGE.pack(_READY, 0, 0))
