@@ -135,9 +135,10 @@ class Supervisor:
             try:
                 if not stops.stopped(status):
                     self._ended(tid, status)
-                elif task is None:
-                    self._unknown(tid)
-                elif status == stops.SECCOMP_STOP:
+                    continue
+                if task is None:
+                    task = self._unknown(tid)
+                if status == stops.SECCOMP_STOP:
                     trapped(task)
                 elif status == stops.SYSCALL_STOP:
                     self._backend.exit_stop(task)
@@ -221,11 +222,11 @@ class Supervisor:
         self._family.related(parent, child, flags)
         parent.resume()
 
-    def _unknown(self, tid: int) -> None:
+    def _unknown(self, tid: int) -> Task:
         # A task's first stop, before its parent's event.
         task = self._family.adopt(tid, _process_of(tid))
         task.program = _program_of(tid)
-        task.resume()
+        return task
 
     def _executed(self, task: Task) -> None:
         with task.guard:
