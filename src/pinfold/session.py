@@ -183,23 +183,25 @@ class Session:
         secret = (_random(), _random())
         trapped = SHAPES.keys() if self.traps else ()
         program = seccomp.FilterProgram(filter_code(trapped, secret))
-        launched = spawn.spawn(self._command, self._confinement, program, OPTIONS)
         waits = Waits()
         live = LiveCheck()
-        arenas = None
+        arenas = ArenaPool()
+        try:
+            # Last of all that can fail: from here on there is a process to look after.
+            launched = spawn.spawn(self._command, self._confinement, program, OPTIONS)
+        except BaseException:
+            arenas.close()
+            raise
         try:
             with _Hidden():
-                self._pidfd = os.pidfd_open(launched.pid)
+                self._pidfd = launched.pidfd
                 self.launched.set()
-                arenas = ArenaPool()
-                names = Names()
                 self._supervisor = supervisor = Supervisor(
                     launched.pid,
                     waits,
                     TraceBackend(arenas, Installer(waits, launched.listener, secret, live), live),
-                    Engine(self._rules, names, naming=self._sink is not None),
-                    names,
-                    record=self._record if self._sink is not None else self._note,
+                    Engine(self._rules, Names(), naming=self._sink is not None),
+                    record=self._record,
                     on_stop=self._on_stop,
                     on_refused=self._on_refused,
                 )
@@ -215,8 +217,7 @@ class Session:
             )
         finally:
             live.close()
-            if arenas is not None:
-                arenas.close()
+            arenas.close()
             os.close(launched.listener)
             launched.channel.close()
 
@@ -225,15 +226,15 @@ class Session:
             return LaunchError(f"{os.fsdecode(launched.paths[-1])}: a 32-bit program", 126)
         return spawn.exec_failure(launched, self._last_denial)
 
-    def _note(self, _task: Task, _call: Shape, decision: Decision) -> None:
-        # Without a log all that is kept is why COMMAND itself may have been denied.
+    def _note(self, decision: Decision) -> None:
+        # Kept with or without a log: why COMMAND itself may have been denied.
         if decision.rule is not None and isinstance(decision.plan, Deny):
             self._last_denial = f"rule: {decision.rule}"
         elif decision.action == UNPINNED:
             self._last_denial = "its arguments could not be pinned: see `pinfold doctor`"
 
     def _record(self, task: Task, call: Shape, decision: Decision) -> None:
-        self._note(task, call, decision)
+        self._note(decision)
         if self._sink is None:
             return
         plan = decision.plan

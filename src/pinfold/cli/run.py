@@ -12,7 +12,7 @@ import click
 
 from pinfold.audit.writer import AuditWriter
 from pinfold.cli.streams import claim, complain
-from pinfold.errors import PolicyError
+from pinfold.errors import LaunchError, PolicyError
 from pinfold.launch.spawn import Command
 from pinfold.policy.rules import PathRules, parse_deny, parse_map
 from pinfold.session import Limits, Session, require_machine
@@ -193,12 +193,14 @@ class _Runner:
     def _result(self) -> Outcome:
         try:
             return self._session.result()
-        except PolicyError:
-            raise
-        except Exception as error:
-            if self._limits.ro or self._limits.rw:
-                _explain(error)
-            raise
+        except LaunchError as error:
+            if error.exit_code not in (126, 127) or not (self._limits.ro or self._limits.rw):
+                raise
+            hint = (
+                "with --ro or --rw the program, its interpreter and its libraries must be below one"
+                " of these paths (often --ro /usr --ro /lib --ro /lib64 --ro /bin)"
+            )
+            raise LaunchError(f"{error}; {hint}", error.exit_code) from error
 
     def _wait(self) -> None:
         session = self._session
@@ -261,13 +263,3 @@ def _environment() -> dict[bytes, bytes]:
         return dict(os.environb)
     pairs = (entry.partition(b"=") for entry in entries)
     return {name: value for name, equals, value in pairs if equals}
-
-
-def _explain(error: Exception) -> None:
-    code = getattr(error, "exit_code", None)
-    if code in (126, 127):
-        hint = (
-            "with --ro or --rw the program, its interpreter and its libraries must be below one of"
-            " these paths (often --ro /usr --ro /lib --ro /lib64 --ro /bin)"
-        )
-        error.args = (f"{error}; {hint}",)

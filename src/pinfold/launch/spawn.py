@@ -80,6 +80,8 @@ class Launched(NamedTuple):
     """A seized process that is about to execute its command."""
 
     pid: int
+    pidfd: int
+    """Descriptor of the process; the caller's to close, like the next two."""
     listener: int
     """Listener descriptor of its filter."""
     channel: socket.socket
@@ -99,7 +101,7 @@ def spawn(
         program: The filter.
         options: ``PTRACE_O_*`` options for the process and all that come from it.
 
-    Preconditions: called by the thread that will supervise. The caller gets two descriptors and a
+    Preconditions: called by the thread that will supervise. The caller gets three descriptors and a
     child to look after.
 
     Raises:
@@ -118,7 +120,12 @@ def spawn(
             _child(command, confinement, program, theirs, paths)
         theirs.close()
         try:
-            listener = _take_over(pid, ours, command.argv[0], options)
+            pidfd = os.pidfd_open(pid)
+            try:
+                listener = _take_over(pid, pidfd, ours, command.argv[0], options)
+            except BaseException:
+                os.close(pidfd)
+                raise
         except BaseException:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
@@ -127,7 +134,7 @@ def spawn(
         ours.close()
         theirs.close()
         raise
-    return Launched(pid, listener, ours, paths)
+    return Launched(pid, pidfd, listener, ours, paths)
 
 
 def exec_failure(launched: Launched, denied: str | None) -> LaunchError:
@@ -166,7 +173,7 @@ def exec_failure(launched: Launched, denied: str | None) -> LaunchError:
     return LaunchError(f"{path}: cannot execute: {text}", 126)
 
 
-def _take_over(pid: int, channel: socket.socket, name: bytes, options: int) -> int:
+def _take_over(pid: int, pidfd: int, channel: socket.socket, name: bytes, options: int) -> int:
     _expect(channel, _READY, name)
     try:
         ptrace.seize(pid, options)
@@ -180,11 +187,7 @@ def _take_over(pid: int, channel: socket.socket, name: bytes, options: int) -> i
         ) from error
     channel.send(_SEIZED)
     number = _expect(channel, _FILTERED, name)
-    pidfd = os.pidfd_open(pid)
-    try:
-        listener = process.take_descriptor(pidfd, number)
-    finally:
-        os.close(pidfd)
+    listener = process.take_descriptor(pidfd, number)
     channel.send(_GO)
     return listener
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from pinfold.linux import libc
 from pinfold.syscalls.numbers import X86_64 as NR
 from pinfold.uapi import prctl as abi
@@ -48,3 +50,31 @@ def die_with_parent(signal: int) -> None:
     Kernel: ``PR_SET_PDEATHSIG`` in ``prctl(2)``.
     """
     libc.prctl(abi.PR_SET_PDEATHSIG, signal)
+
+
+def status_field(tid: int, name: bytes) -> bytes | None:
+    """Returns one field of ``/proc/TID/status``, None when the task is gone.
+
+    Args:
+        tid: The task.
+        name: The field's name, without the colon.
+
+    Raises:
+        OSError: It may not be read.
+
+    Kernel: ``proc_pid_status(5)``.
+    """
+    try:
+        with open(f"/proc/{tid}/status", "rb") as status:
+            for line in status:
+                if line.startswith(name + b":"):
+                    return line[len(name) + 1 :].strip()
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ESRCH):
+            raise
+    return None
+
+
+def process_of(tid: int) -> int:
+    """Returns the process that a thread belongs to; ``tid`` itself when it is gone."""
+    return int(status_field(tid, b"Tgid") or tid)

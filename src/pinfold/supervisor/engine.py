@@ -53,6 +53,8 @@ class Shape(NamedTuple):
     """Register of ``AT_*`` flags, -1 without."""
     how: int
     """Argument index of ``struct open_how``, -1 without."""
+    moves_root: bool
+    """Whether the call gives the task another root directory."""
 
 
 def shape(row: Row) -> Shape:
@@ -69,7 +71,7 @@ def shape(row: Row) -> Shape:
         elif kind is Kind.OPEN_HOW:
             how = index
         previous = kind
-    return Shape(row, tuple(paths), at_flags, how)
+    return Shape(row, tuple(paths), at_flags, how, row.name == "chroot")
 
 
 SHAPES: Final[dict[int, Shape]] = {row.number: shape(row) for row in ROWS}
@@ -124,9 +126,11 @@ class Engine:
         Raises:
             TraceeGone: The task died.
         """
-        if call.row.name == "chroot" and task.shares:
-            # Another thread could be in the middle of a call that was judged under the old root.
-            return _failed(errno.EPERM)
+        if call.moves_root:
+            if task.shares:
+                # Another thread could be in the middle of a call judged under the old root.
+                return _failed(errno.EPERM)
+            self._names.rooted = False
         pointers: list[tuple[int, int]] = []
         how = b""
         if call.how >= 0:

@@ -20,6 +20,7 @@ from pinfold.arch.x86_64 import COMPAT_CS, CS, ORIG_RAX, RDI
 from pinfold.backends.base import Deny
 from pinfold.errors import TraceeGone
 from pinfold.linux import ptrace
+from pinfold.linux.process import process_of
 from pinfold.policy.rules import DENY, REDIRECT
 from pinfold.supervisor.engine import SHAPES, UNPINNED, Decision
 from pinfold.supervisor.family import Family
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
     from pinfold.backends.trace import TraceBackend
     from pinfold.supervisor.engine import Engine, Shape
-    from pinfold.tracee.names import Names
     from pinfold.tracee.task import Task
     from pinfold.tracee.waits import Waits
 
@@ -49,7 +49,6 @@ OPTIONS: Final = (
 )
 
 _FLAGS_OF: Final = {NR["fork"]: 0, NR["vfork"]: CLONE_VM | CLONE_VFORK}
-_CHROOT: Final = NR["chroot"]
 _SI_TKILL: Final = -6
 
 
@@ -61,8 +60,7 @@ class Supervisor:
         waits: The thread's wait queue.
         backend: Carries out plans.
         engine: Decides.
-        names: Told when a task may have another root directory.
-        record: Called with each decision before it is carried out; None when there is no log.
+        record: Called with each decision before it is carried out.
         on_stop: Called when COMMAND was stopped by job control, with the signal.
         on_refused: Called with one line about a program that was refused whole.
 
@@ -83,9 +81,8 @@ class Supervisor:
         waits: Waits,
         backend: TraceBackend,
         engine: Engine,
-        names: Names,
         *,
-        record: Callable[[Task, Shape, Decision], None] | None = None,
+        record: Callable[[Task, Shape, Decision], None],
         on_stop: Callable[[int], None] | None = None,
         on_refused: Callable[[str], None] | None = None,
     ) -> None:
@@ -93,7 +90,6 @@ class Supervisor:
         self._waits = waits
         self._backend = backend
         self._engine = engine
-        self._names = names
         self._record = record
         self._on_stop = on_stop
         self._on_refused = on_refused
@@ -159,20 +155,17 @@ class Supervisor:
             return
         slot = backend.slot_for(task)
         if isinstance(slot, int):
-            if slot and self._record is not None:
+            if slot:
                 self._record(task, call, Decision(Deny(slot), UNPINNED, None, ()))
             return
         self.trapped += 1
         decision = self._engine.decide(task, call, slot)
-        if self._record is not None:
-            # Before the call is let go: what is done is in the log, whatever happens next.
-            self._record(task, call, decision)
+        # Before the call is let go: what is done is in the log, whatever happens next.
+        self._record(task, call, decision)
         if decision.action == DENY:
             self.denied += 1
         elif decision.action == REDIRECT:
             self.redirected += 1
-        if registers[ORIG_RAX] == _CHROOT:
-            self._names.rooted = False
         backend.carry_out(task, slot, decision.plan)
 
     def _other(self, task: Task, status: int) -> None:
@@ -224,7 +217,7 @@ class Supervisor:
 
     def _unknown(self, tid: int) -> Task:
         # A task's first stop, before its parent's event.
-        task = self._family.adopt(tid, _process_of(tid))
+        task = self._family.adopt(tid, process_of(tid))
         task.program = _program_of(tid)
         return task
 
@@ -269,7 +262,7 @@ class Supervisor:
             except ChildProcessError:
                 return
             if stops.stopped(status):
-                _kill(_process_of(tid))
+                _kill(process_of(tid))
                 _let_die(tid)
             else:
                 self._ended(tid, status)
@@ -305,15 +298,3 @@ def _program_of(tid: int) -> bytes:
         if error.errno in (errno.ENOENT, errno.ESRCH, errno.EACCES, errno.EPERM):
             return b""
         raise
-
-
-def _process_of(tid: int) -> int:
-    try:
-        with open(f"/proc/{tid}/status", "rb") as status:
-            for line in status:
-                if line.startswith(b"Tgid:"):
-                    return int(line[5:])
-    except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ESRCH):
-            raise
-    return tid

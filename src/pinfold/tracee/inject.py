@@ -161,16 +161,16 @@ class Injector:
         value = self._work[RAX]
         return value - (1 << 64) if value >> 63 else value
 
-    def run_to(self, wanted: int, how: int = 0) -> None:
+    def run_to(self, wanted: int) -> None:
         """Resumes the task until it stops with status ``wanted``; holds whatever else comes.
 
         Raises:
             TraceeGone: It died, or executed a program (a sibling's exec took its place).
         """
-        how = how or self._how
-        self._resume(how)
-        while not self.reached(self._waits.stop_of(self._task.tid), wanted):
-            self._resume(how)
+        task = self._task
+        task.resume(0, self._how)
+        while not self.reached(self._waits.stop_of(task.tid), wanted):
+            task.resume(0, self._how)
 
     def reached(self, status: int, wanted: int) -> bool:
         """Returns whether a stop is the wanted one; puts anything else aside.
@@ -212,16 +212,12 @@ class Injector:
         _, _, code = abi.SIGINFO_HEAD.unpack_from(info.raw)
         return bool(code <= 0)
 
-    def _resume(self, how: int) -> None:
-        ptrace.resume(how, self._task.tid)
-
 
 def replay(task: Task, number: int) -> int:
     """Returns the signal to deliver at a signal-delivery stop, after held ones got their due.
 
     A signal that was held during an injection comes again with the supervisor as its sender; here
-    it gets its own ``siginfo_t`` back. A SIGSTOP that we sent to rejoin a group stop which was
-    continued meanwhile is dropped (0).
+    it gets its own ``siginfo_t`` back.
     """
     for index, (held, info) in enumerate(task.held):
         if held == number:
@@ -233,13 +229,7 @@ def replay(task: Task, number: int) -> int:
 
 
 def _ignores_sigtrap(tid: int) -> bool:
-    try:
-        with open(f"/proc/{tid}/status", "rb") as status:
-            for line in status:
-                if line.startswith(b"SigIgn:"):
-                    return bool(int(line[7:], 16) & _SIGTRAP_BIT)
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ESRCH):
-            raise TraceeGone(tid) from error
-        raise
-    return False
+    ignored = process.status_field(tid, b"SigIgn")
+    if ignored is None:
+        raise TraceeGone(tid)
+    return bool(int(ignored, 16) & _SIGTRAP_BIT)

@@ -50,7 +50,7 @@ class Names:
 
     Attributes:
         rooted: Whether every task is known to have our own root directory, so that it need not be
-            looked up. The backend clears it when a task of the sandbox calls ``chroot``; nothing
+            looked up. The engine clears it when a task of the sandbox calls ``chroot``; nothing
             else that changes it is allowed inside a sandbox.
 
     Preconditions: the task is stopped, and we may look at it (``ptrace(2)``, access mode checks).
