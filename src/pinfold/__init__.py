@@ -1,8 +1,9 @@
 """A Linux sandbox supervisor whose decisions hold.
 
 ``run`` starts a program whose path arguments are judged, rewritten and *pinned*: what was judged is
-byte for byte what the kernel acts on. The names below are imported when they are first used, so
-that starting the command line stays cheap.
+byte for byte what the kernel acts on. ``Listener`` and ``Pin`` are the parts for supervisors of
+one's own, ``supervise`` starts a program for them. The names below are imported when they are first
+used, so that starting the command line stays cheap.
 """
 
 from __future__ import annotations
@@ -19,7 +20,17 @@ if TYPE_CHECKING:
         PolicyError,
         UnsupportedError,
     )
+    from pinfold.handover import Supervised, notify_filter, supervise
+    from pinfold.launch.handover import (
+        install_filter,
+        receive_listener,
+        send_listener,
+        take_listener,
+    )
+    from pinfold.listener import Listener, Notification
+    from pinfold.pins.pin import Pin
     from pinfold.sandbox import CompletedRun, run
+    from pinfold.tracee.loader import from_loader
 
 __version__ = "0.1.0"
 
@@ -28,10 +39,21 @@ _HOME = {
     "CompletedRun": "sandbox",
     "InternalError": "errors",
     "LaunchError": "errors",
+    "Listener": "listener",
+    "Notification": "listener",
+    "Pin": "pins.pin",
     "PinfoldError": "errors",
     "PolicyError": "errors",
+    "Supervised": "handover",
     "UnsupportedError": "errors",
+    "from_loader": "tracee.loader",
+    "install_filter": "launch.handover",
+    "notify_filter": "handover",
+    "receive_listener": "launch.handover",
     "run": "sandbox",
+    "send_listener": "launch.handover",
+    "supervise": "handover",
+    "take_listener": "launch.handover",
 }
 
 __all__ = [
@@ -39,10 +61,21 @@ __all__ = [
     "CompletedRun",
     "InternalError",
     "LaunchError",
+    "Listener",
+    "Notification",
+    "Pin",
     "PinfoldError",
     "PolicyError",
+    "Supervised",
     "UnsupportedError",
+    "from_loader",
+    "install_filter",
+    "notify_filter",
+    "receive_listener",
     "run",
+    "send_listener",
+    "supervise",
+    "take_listener",
 ]
 
 

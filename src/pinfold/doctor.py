@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import functools
 import json
 import mmap
@@ -29,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 from pinfold import bpf
 from pinfold.errors import PinfoldError
 from pinfold.launch.spawn import Command
-from pinfold.linux import landlock, libc, memfd, process, ptrace, seccomp
+from pinfold.linux import landlock, libc, memfd, process, ptrace, redirect, seccomp
 from pinfold.linux.maps import MapsQuery, open_maps
 from pinfold.policy.rules import PathRules
 from pinfold.session import Limits, Session
@@ -37,7 +36,6 @@ from pinfold.supervisor.loop import OPTIONS
 from pinfold.syscalls.numbers import X86_64 as NR
 from pinfold.uapi import mman
 from pinfold.uapi import seccomp as abi
-from pinfold.uapi.ioctl import iow
 from pinfold.uapi.prctl import PR_SET_NO_NEW_PRIVS
 
 if TYPE_CHECKING:
@@ -52,9 +50,6 @@ _TRIAL_SECONDS: Final = 30
 _NEVER: Final = b"/pinfold-doctor/no/such/name"
 _TRAPPED: Final = NR["getppid"]
 """The call that probes bring to a listener; nothing makes it unasked."""
-_NO_NOTIFICATION: Final = (1 << 64) - 1
-_UNKNOWN: Final = iow("!", 0xFF, 32)
-"""A listener request that no kernel knows."""
 _LANDLOCK_REFER: Final = 2
 _LANDLOCK_SCOPE: Final = 6
 
@@ -338,54 +333,13 @@ def _native_ioctls() -> str:
         if error.errno != errno.EINVAL:
             raise
         listener = _listener()
-    pin = memfd.create("pinfold-doctor", mman.PAGE_SIZE)
-    memfd.seal(pin, memfd.PIN_SEALS)
-    # Nothing is wrong with these requests but that there is no such notification (ENOENT). A kernel
-    # that lacks one answers it like any unknown request, with the same EINVAL as for bad arguments.
-    one = (_NO_NOTIFICATION, abi.SECCOMP_REDIRECT_FLAG_CONTINUE, 1, 0)
-    requests = (
-        (
-            "PIN_INSTALL",
-            abi.SECCOMP_IOCTL_NOTIF_PIN_INSTALL,
-            abi.SECCOMP_NOTIF_PIN_INSTALL.pack(
-                _NO_NOTIFICATION, 0, pin, 0x70000000, mman.PAGE_SIZE
-            ),
-        ),
-        (
-            "PIN_INSTALL with offset",
-            abi.SECCOMP_IOCTL_NOTIF_PIN_INSTALL_V1,
-            abi.SECCOMP_NOTIF_PIN_INSTALL_V1.pack(_NO_NOTIFICATION, 0, pin, 0, mman.PAGE_SIZE, 0),
-        ),
-        (
-            "SEND_REDIRECT",
-            abi.SECCOMP_IOCTL_NOTIF_SEND_REDIRECT,
-            abi.SECCOMP_NOTIF_SEND_REDIRECT.pack(*one, 0, *(0,) * 12),
-        ),
-        (
-            "SEND_REDIRECT with memfd",
-            abi.SECCOMP_IOCTL_NOTIF_SEND_REDIRECT,
-            abi.SECCOMP_NOTIF_SEND_REDIRECT.pack(*one, pin, *(0,) * 12),
-        ),
-    )
-    unknown = _refusal(listener, _UNKNOWN, bytes(32))
-    found = [
-        name
-        for name, number, argument in requests
-        if _refusal(listener, number, argument) not in {unknown, errno.ENOTTY}
-    ]
+    found = redirect.known_requests(listener)
     if not found:
+        unknown = redirect.unknown_answer(listener)
         raise Lack(f"{errno.errorcode.get(unknown, unknown)}, as for a request that does not exist")
-    if len({name.split()[0] for name in found}) == 1:
-        raise Lack(f"only {found[0]}", status=DEGRADED)
+    if redirect.revision_of(found) is None:
+        raise Lack(f"only {', '.join(found)}", status=DEGRADED)
     return ", ".join(found)
-
-
-def _refusal(listener: int, number: int, argument: bytes) -> int:
-    try:
-        fcntl.ioctl(listener, number, bytearray(argument))
-    except OSError as error:
-        return error.errno or 0
-    return 0
 
 
 def _page() -> int:

@@ -28,6 +28,9 @@ ARGUMENTS: Final = (RDI, RSI, RDX, R10, R8, R9)
 SYSCALL_INSTRUCTION: Final = b"\x0f\x05"
 SYSCALL_LENGTH: Final = len(SYSCALL_INSTRUCTION)
 
+TRAP_FLAG: Final = 0x100
+"""In ``eflags``: the task makes a single step."""
+
 COMPAT_CS: Final = 0x23
 """Code segment of a 32-bit task; a 64-bit one runs in 0x33."""
 

@@ -14,7 +14,12 @@ A back end
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pinfold.linux.seccomp import RawNotification
 
 
 class Deny(NamedTuple):
@@ -33,3 +38,48 @@ class Redirect(NamedTuple):
 
 
 Plan = Deny | Redirect
+
+
+class ListenerBackend(Protocol):
+    """What carries out the calls of ``pinfold.Listener``, whose docstrings say what each does.
+
+    Ids are those that ``receive`` gave out, whatever the kernel calls the same call meanwhile. All
+    methods raise ``OSError`` with the kernel's errno. They may be called from several threads.
+    """
+
+    @property
+    def name(self) -> str:
+        """``native`` or ``interrupt``."""
+
+    def fileno(self) -> int:
+        """Returns a descriptor that is readable when ``receive`` would not block."""
+
+    def receive(self, timeout: float | None) -> RawNotification | None:
+        """Returns the next notification; None when none came, or it went away again.
+
+        Raises:
+            EOFError: No process is left under the filter.
+        """
+
+    def id_valid(self, cookie: int) -> bool:
+        """Returns whether the notification waits for its answer."""
+
+    def send(self, cookie: int, value: int, error: int, flags: int) -> None:
+        """Answers; ``error`` is 0 or a negative errno."""
+
+    def add_fd(self, cookie: int, fd: int, newfd: int | None, newfd_flags: int, send: bool) -> int:
+        """Returns the number that the descriptor got in the task."""
+
+    def set_flags(self, flags: int) -> None:
+        """Sets the listener's flags."""
+
+    def pin_install(self, cookie: int, memfd: int, address: int, size: int, flags: int) -> int:
+        """Returns the address of the new pin."""
+
+    def send_redirect(
+        self, cookie: int, args: Mapping[int, int], ptr_len: Mapping[int, int], flags: int
+    ) -> None:
+        """Resumes the call with some arguments replaced."""
+
+    def close(self) -> None:
+        """Closes the listener; may be called twice."""

@@ -1,11 +1,11 @@
-"""From a command to a stopped, confined, filtered and seized process, with its listener here.
+"""From a command to a stopped, confined and filtered process, with its listener here.
 
 The parent forks; child and parent then talk over one socket pair:
 
     child                                   supervisor
     streams, directory, confinement
-    "R" ready to be seized            →
-                                      ←     PTRACE_SEIZE, "S"
+    "R" ready for the filter          →
+                                      ←     PTRACE_SEIZE for a sandbox that is traced, "S"
     installs the filter
     "F" + number of the listener      →
                                       ←     pidfd_getfd, "G"
@@ -16,13 +16,20 @@ The child is seized before it has a filter, since a call that the filter sends t
 without one; and it holds its first trapped call until the listener was fetched.
 
 Code in the child runs between fork and exec in a process that may have had other threads: it makes
-plain calls with what was prepared before, imports nothing, takes no locks, and leaves by
-``os._exit`` whatever happens.
+plain calls with what was prepared before, imports nothing, takes no locks, collects no garbage
+(finalizers of the parent's objects would run), and leaves by ``os._exit`` whatever happens.
+
+From the filter to "G" it makes no call but ``HAND_OVER_CALLS``: any other might be trapped, and
+nobody is there yet to answer. Hence messages go by two calls that programs hardly use, and the
+first two messages go the same way as the next two: what the interpreter needs memory for is there
+when the filter comes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import gc
 import os
 import signal
 import socket
@@ -32,14 +39,18 @@ from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 from pinfold.errors import LaunchError, UnsupportedError
 from pinfold.launch.command import candidates
-from pinfold.linux import process, ptrace
+from pinfold.linux import process, ptrace, uio
+from pinfold.linux.descriptors import above_streams, close_others
 from pinfold.uapi.seccomp import SECCOMP_FILTER_FLAG_NEW_LISTENER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pinfold.launch.confine import Confinement
     from pinfold.linux.seccomp import FilterProgram
+
+HAND_OVER_CALLS: Final = ("pwritev2", "preadv2")
+"""What the child calls between the installation of its filter and the supervisor's "G"."""
 
 _MESSAGE: Final = struct.Struct("=cii")
 _READY: Final = b"R"
@@ -77,7 +88,7 @@ class Command(NamedTuple):
 
 
 class Launched(NamedTuple):
-    """A seized process that is about to execute its command."""
+    """A process that is about to execute its command, under a filter whose listener we have."""
 
     pid: int
     pidfd: int
@@ -93,7 +104,7 @@ class Launched(NamedTuple):
 def spawn(
     command: Command, confinement: Confinement, program: FilterProgram, options: int
 ) -> Launched:
-    """Starts a command's process, up to its first exec.
+    """Starts a command's process, seized, up to its first exec.
 
     Args:
         command: What to run.
@@ -109,6 +120,41 @@ def spawn(
         UnsupportedError: ptrace is not permitted, or an outer sandbox holds a listener.
         OSError: fork or a descriptor failed.
     """
+    return launch(
+        command,
+        program,
+        confine=confinement.apply,
+        kept=confinement.descriptor,
+        ready=lambda pid: _seize(pid, options),
+    )
+
+
+def launch(
+    command: Command,
+    program: FilterProgram,
+    flags: int = 0,
+    *,
+    confine: Callable[[], None],
+    kept: int = -1,
+    ready: Callable[[int], None] | None = None,
+) -> Launched:
+    """Starts a command's process, up to its first exec.
+
+    The process is killed when the calling thread ends.
+
+    Args:
+        command: What to run.
+        program: The filter; ``HAND_OVER_CALLS`` must pass it.
+        flags: Added to ``SECCOMP_FILTER_FLAG_NEW_LISTENER``.
+        confine: Called in the child before it has the filter.
+        kept: Descriptor that ``confine`` needs, -1 for none.
+        ready: Called here with the child's id before it has the filter.
+
+    Raises:
+        LaunchError: A step in the child failed.
+        UnsupportedError: An outer sandbox holds a listener, or we may not fetch the child's.
+        OSError: fork or a descriptor failed.
+    """
     paths = candidates(command.argv[0], command.env)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
@@ -117,12 +163,12 @@ def spawn(
             warnings.simplefilter("ignore", DeprecationWarning)
             pid = os.fork()
         if pid == 0:
-            _child(command, confinement, program, theirs, paths)
+            _child(command, program, flags, confine, kept, theirs.detach(), paths)
         theirs.close()
         try:
             pidfd = os.pidfd_open(pid)
             try:
-                listener = _take_over(pid, pidfd, ours, command.argv[0], options)
+                listener = _take_over(pid, pidfd, ours, command.argv[0], ready)
             except BaseException:
                 os.close(pidfd)
                 raise
@@ -144,16 +190,32 @@ def exec_failure(launched: Launched, denied: str | None) -> LaunchError:
         launched: The process, which has ended.
         denied: Why its last call was denied, for the message; None if it was not.
     """
+    reported = reported_failure(launched, denied)
+    if reported is None:
+        name = os.fsdecode(launched.paths[-1])
+        return LaunchError(f"{name}: ended before it was executed", 125)
+    return reported
+
+
+def reported_failure(launched: Launched, denied: str | None = None) -> LaunchError | None:
+    """Returns what the child told before it ended; None when it told nothing.
+
+    To be asked once.
+
+    Args:
+        launched: The process, which has ended.
+        denied: Why its last call was denied, for the message; None if it was not.
+    """
     launched.channel.setblocking(False)
     try:
         data = launched.channel.recv(_MESSAGE.size)
     except OSError:
         data = b""
-    name = os.fsdecode(launched.paths[-1])
     if len(data) != _MESSAGE.size:
-        return LaunchError(f"{name}: ended before it was executed", 125)
+        return None
     kind, number, index = _MESSAGE.unpack(data)
     if kind != _NO_EXEC:
+        name = os.fsdecode(launched.paths[-1])
         return LaunchError(f"{name}: cannot {_STAGES[index]} it: {os.strerror(number)}", 125)
     path = os.fsdecode(launched.paths[index])
     if number in (errno.ENOENT, errno.ENOTDIR):
@@ -173,8 +235,7 @@ def exec_failure(launched: Launched, denied: str | None) -> LaunchError:
     return LaunchError(f"{path}: cannot execute: {text}", 126)
 
 
-def _take_over(pid: int, pidfd: int, channel: socket.socket, name: bytes, options: int) -> int:
-    _expect(channel, _READY, name)
+def _seize(pid: int, options: int) -> None:
     try:
         ptrace.seize(pid, options)
     except OSError as error:
@@ -185,9 +246,28 @@ def _take_over(pid: int, pidfd: int, channel: socket.socket, name: bytes, option
             " `sysctl kernel.yama.ptrace_scope=1`, or in a container with `--cap-add=SYS_PTRACE`;"
             " under a debugger or strace that follows children it cannot work"
         ) from error
+
+
+def _take_over(
+    pid: int,
+    pidfd: int,
+    channel: socket.socket,
+    name: bytes,
+    ready: Callable[[int], None] | None,
+) -> int:
+    _expect(channel, _READY, name)
+    if ready is not None:
+        ready(pid)
     channel.send(_SEIZED)
     number = _expect(channel, _FILTERED, name)
-    listener = process.take_descriptor(pidfd, number)
+    try:
+        listener = process.take_descriptor(pidfd, number)
+    except PermissionError as error:
+        raise UnsupportedError(
+            "not permitted to take a descriptor of a process of our own (pidfd_getfd: EPERM):"
+            " allow it with `sysctl kernel.yama.ptrace_scope=1`, or in a container with"
+            " `--cap-add=SYS_PTRACE`"
+        ) from error
     channel.send(_GO)
     return listener
 
@@ -210,46 +290,56 @@ def _expect(channel: socket.socket, wanted: bytes, name: bytes) -> int:
 
 def _child(
     command: Command,
-    confinement: Confinement,
     program: FilterProgram,
-    channel: socket.socket,
+    flags: int,
+    confine: Callable[[], None],
+    kept: int,
+    channel: int,
     paths: Sequence[bytes],
 ) -> NoReturn:
     # See the head of the module for what must not be done here.
     stage = _STREAMS
     status = 125
     try:
-        channel = socket.socket(fileno=_above_streams(channel.detach()))
+        gc.disable()
+        channel = above_streams(channel)
         process.die_with_parent(signal.SIGKILL)
         process.set_dumpable(True)
         _set_streams(command.streams)
         if command.close_others:
-            _close_others({*command.pass_fds, channel.fileno(), confinement.descriptor})
+            close_others({*command.pass_fds, channel, kept})
         for fd in command.pass_fds:
             os.set_inheritable(fd, True)
         stage = _DIRECTORY
         if command.cwd is not None:
             os.chdir(command.cwd)
         stage = _CONFINE
-        confinement.apply()
+        confine()
         for ignored in _RESTORED:
             signal.signal(ignored, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, command.signal_mask)
         stage = _FILTER
-        channel.send(_MESSAGE.pack(_READY, 0, 0))
-        if channel.recv(1) != _SEIZED:
+        if _exchange(channel, _READY, 0, 0) != _SEIZED:
             os._exit(status)
-        listener = program.install(SECCOMP_FILTER_FLAG_NEW_LISTENER)
-        channel.send(_MESSAGE.pack(_FILTERED, listener, 0))
-        if channel.recv(1) != _GO:
+        listener = program.install(flags | SECCOMP_FILTER_FLAG_NEW_LISTENER)
+        if _exchange(channel, _FILTERED, listener, 0) != _GO:
             os._exit(status)
-        os.close(listener)
+        # It would keep the child waiting for an answer when everybody else has closed it. The
+        # filter may refuse the call; exec closes it too.
+        with contextlib.suppress(OSError):
+            os.close(listener)
         number, index = _execute(paths, command)
-        channel.send(_MESSAGE.pack(_NO_EXEC, number, index))
+        uio.write(channel, _MESSAGE.pack(_NO_EXEC, number, index))
     except OSError as error:
-        channel.send(_MESSAGE.pack(_FAILED, error.errno or 0, stage))
+        uio.write(channel, _MESSAGE.pack(_FAILED, error.errno or 0, stage))
     finally:
         os._exit(status)
+
+
+def _exchange(channel: int, kind: bytes, number: int, index: int) -> bytes:
+    # Calls nothing but HAND_OVER_CALLS.
+    uio.write(channel, _MESSAGE.pack(kind, number, index))
+    return uio.read(channel, 1)
 
 
 def _execute(paths: Sequence[bytes], command: Command) -> tuple[int, int]:
@@ -277,16 +367,9 @@ def _try(path: bytes, argv: tuple[bytes, ...], env: Mapping[bytes, bytes]) -> in
         return error.errno or errno.EIO
 
 
-def _above_streams(fd: int) -> int:
-    # With closed standard streams a new descriptor may have got their number.
-    while fd <= 2:
-        fd = os.dup(fd)
-    return fd
-
-
 def _set_streams(streams: tuple[int, int, int]) -> None:
     moved = [
-        _above_streams(os.dup(fd)) if fd >= 0 and fd != at else fd for at, fd in enumerate(streams)
+        above_streams(os.dup(fd)) if fd >= 0 and fd != at else fd for at, fd in enumerate(streams)
     ]
     for at, fd in enumerate(moved):
         if fd < 0:
@@ -312,11 +395,3 @@ def _close_quietly(fd: int) -> None:
     except OSError as error:
         if error.errno != errno.EBADF:
             raise
-
-
-def _close_others(kept: Iterable[int]) -> None:
-    low = 3
-    for fd in sorted(fd for fd in kept if fd >= low):
-        os.closerange(low, fd)
-        low = fd + 1
-    os.closerange(low, os.sysconf("SC_OPEN_MAX"))

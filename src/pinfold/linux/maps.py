@@ -1,13 +1,20 @@
-"""One address of another process's map: ``PROCMAP_QUERY`` (Linux 6.11)."""
+"""One address of another process's map: ``PROCMAP_QUERY`` (Linux 6.11), or the text it replaces."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
 import os
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from pinfold.uapi import procmap as abi
+
+_LETTERS: Final = (
+    (b"r", abi.PROCMAP_QUERY_VMA_READABLE),
+    (b"w", abi.PROCMAP_QUERY_VMA_WRITABLE),
+    (b"x", abi.PROCMAP_QUERY_VMA_EXECUTABLE),
+    (b"s", abi.PROCMAP_QUERY_VMA_SHARED),
+)
 
 
 class Mapping(NamedTuple):
@@ -67,3 +74,38 @@ def open_maps(tid: int) -> int:
         OSError: EACCES or EPERM when we may not look at the task; ENOENT or ESRCH when it is gone.
     """
     return os.open(f"/proc/{tid}/maps", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def find_in_text(maps: int, address: int) -> Mapping | None:
+    """Returns the same as :meth:`MapsQuery.at`, for kernels that lack the request.
+
+    Many times slower, and put together while the task may change its mappings.
+
+    Args:
+        maps: Descriptor of ``/proc/TID/maps``.
+        address: Address in that space.
+
+    Raises:
+        OSError: ESRCH once that address space is gone.
+
+    Kernel: ``proc_pid_maps(5)``.
+    """
+    text = _whole(maps)
+    if not text:
+        raise OSError(errno.ESRCH, "/proc/PID/maps: the address space is gone")
+    for line in text.splitlines():
+        span, rights, offset, device, inode = line.split(maxsplit=5)[:5]
+        start, end = (int(limit, 16) for limit in span.split(b"-"))
+        if start <= address < end:
+            major, minor = (int(number, 16) for number in device.split(b":"))
+            flags = sum(flag for letter, flag in _LETTERS if letter in rights)
+            return Mapping(start, end, flags, int(offset, 16), int(inode), major, minor)
+    return None
+
+
+def _whole(maps: int) -> bytes:
+    os.lseek(maps, 0, os.SEEK_SET)
+    text = bytearray()
+    while more := os.read(maps, 1 << 16):
+        text += more
+    return bytes(text)

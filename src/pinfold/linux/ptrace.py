@@ -10,7 +10,8 @@ import ctypes
 from typing import Final
 
 from pinfold.arch.x86_64 import REGISTERS
-from pinfold.linux.libc import error, function
+from pinfold.linux.libc import error, function, syscall
+from pinfold.syscalls.numbers import X86_64 as NR
 from pinfold.uapi import ptrace as abi
 
 _ptrace = function(
@@ -19,6 +20,14 @@ _ptrace = function(
 
 Registers = ctypes.c_uint64 * REGISTERS
 """``struct user_regs_struct`` as an array; indices are in :mod:`pinfold.arch.x86_64`."""
+
+
+def copy_registers(
+    into: ctypes.Array[ctypes.c_uint64], source: ctypes.Array[ctypes.c_uint64]
+) -> None:
+    """Copies one :data:`Registers` array into another."""
+    ctypes.memmove(into, source, ctypes.sizeof(into))
+
 
 _NAMES: Final = {
     value: name
@@ -110,3 +119,15 @@ def set_signal_mask(tid: int, mask: int) -> None:
     """Replaces the task's blocked signals."""
     value = ctypes.c_uint64(mask)
     request(abi.PTRACE_SETSIGMASK, tid, 8, ctypes.addressof(value))
+
+
+def peek(tid: int, address: int) -> bytes:
+    """Returns the eight bytes at an address of the stopped task, whatever its page protection.
+
+    Raises:
+        OSError: EIO or EFAULT where nothing is mapped.
+    """
+    word = ctypes.c_uint64()
+    # The system call, unlike the C library's function, stores the word.
+    syscall("ptrace", NR["ptrace"], abi.PTRACE_PEEKDATA, tid, address, ctypes.addressof(word))
+    return word.value.to_bytes(8, "little")

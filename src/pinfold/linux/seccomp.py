@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 from typing import NamedTuple
 
@@ -99,6 +100,24 @@ def add_descriptor(
     argument = abi.SECCOMP_NOTIF_ADDFD.pack(cookie, flags, descriptor, newfd, newfd_flags)
     # Mutable: given an immutable buffer fcntl.ioctl returns its bytes instead of the result.
     return int(fcntl.ioctl(listener, abi.SECCOMP_IOCTL_NOTIF_ADDFD, bytearray(argument)))
+
+
+def is_valid(listener: int, cookie: int) -> bool:
+    """Returns whether a notification was received and waits for its answer.
+
+    Raises:
+        OSError: EBADF or ENOTTY when ``listener`` is none.
+
+    Kernel: ``SECCOMP_IOCTL_NOTIF_ID_VALID`` in ``seccomp_unotify(2)``.
+    """
+    argument = bytearray(abi.SECCOMP_NOTIF_ID.pack(cookie))
+    try:
+        fcntl.ioctl(listener, abi.SECCOMP_IOCTL_NOTIF_ID_VALID, argument)
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            return False
+        raise
+    return True
 
 
 def set_flags(listener: int, flags: int) -> None:

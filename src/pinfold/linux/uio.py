@@ -1,10 +1,13 @@
-"""``process_vm_readv(2)``: reading another process's memory into a buffer of our own."""
+"""Reads and writes over ``struct iovec``, another process's memory among them (``readv(2)``)."""
 
 from __future__ import annotations
 
 import ctypes
+import errno
+from typing import Final
 
-from pinfold.linux.libc import error, function
+from pinfold.linux.libc import error, function, syscall
+from pinfold.syscalls.numbers import X86_64 as NR
 
 
 class IoVec(ctypes.Structure):
@@ -23,6 +26,11 @@ _readv = function(
     ctypes.c_ulong,
     ctypes.c_ulong,
 )
+
+_strnlen = function("strnlen", ctypes.c_size_t, ctypes.c_void_p, ctypes.c_size_t)
+
+_FIRST: Final = 256
+"""Most strings are shorter than this; the rest is read only when it is needed."""
 
 
 class RemoteReader:
@@ -61,3 +69,77 @@ class RemoteReader:
         if count == -1:
             raise error("process_vm_readv", tid)
         return count
+
+    def read_string(self, tid: int, address: int, local: int, limit: int) -> int:
+        """Copies a string and its NUL; returns its length without the NUL.
+
+        Returns a negative errno where the kernel's own copy would fail: ``-EFAULT`` for a page that
+        cannot be read before the NUL, ``-ENAMETOOLONG`` when there is none in ``limit`` bytes.
+
+        Args:
+            tid: Task whose memory is read.
+            address: Where the string starts, in that task.
+            local: Address of our buffer of ``limit`` bytes.
+            limit: Most bytes to copy, with the NUL.
+
+        Raises:
+            OSError: As from :meth:`read`, but EFAULT.
+
+        Kernel: ``strncpy_from_user`` in ``lib/strncpy_from_user.c``.
+        """
+        done = 0
+        while done < limit:
+            wanted = (_FIRST if done == 0 and limit > _FIRST else limit) - done
+            try:
+                got = self.read(tid, address + done, local + done, wanted)
+            except OSError as exc:
+                if exc.errno != errno.EFAULT:
+                    raise
+                got = 0
+            length = _strnlen(local + done, got)
+            if length < got:
+                return done + length
+            if got < wanted:
+                return -errno.EFAULT
+            done += got
+        return -errno.ENAMETOOLONG
+
+
+_HERE: Final = -1
+"""An offset that stands for the file's own position, or for none where there is no such thing."""
+
+
+def write(fd: int, data: bytes) -> int:
+    """Writes to a file, pipe or socket; returns how many bytes were written.
+
+    Raises:
+        OSError: As from ``write(2)``, but EINTR.
+
+    Kernel: ``pwritev2(2)``.
+    """
+    buffer = ctypes.create_string_buffer(data, len(data))
+    return _transfer("pwritev2", fd, buffer)
+
+
+def read(fd: int, length: int) -> bytes:
+    """Returns at most ``length`` bytes from a file, pipe or socket; none at its end.
+
+    Raises:
+        OSError: As from ``read(2)``, but EINTR.
+
+    Kernel: ``preadv2(2)``.
+    """
+    buffer = ctypes.create_string_buffer(length)
+    count = _transfer("preadv2", fd, buffer)
+    return buffer.raw[:count]
+
+
+def _transfer(call: str, fd: int, buffer: ctypes.Array[ctypes.c_char]) -> int:
+    vector = IoVec(ctypes.addressof(buffer), len(buffer))
+    while True:
+        try:
+            # The offset takes two arguments on machines of 32 bits, and so everywhere.
+            return syscall(call, NR[call], fd, ctypes.addressof(vector), 1, _HERE, _HERE, 0)
+        except OSError as exc:
+            if exc.errno != errno.EINTR:
+                raise

@@ -16,14 +16,16 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import mmap
 import os
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pinfold.errors import UnsupportedError
-from pinfold.linux import memfd
+from pinfold.pins.pin import Pin
 from pinfold.tracee.memory import Memory
 from pinfold.uapi.fs import PATH_MAX
+
+if TYPE_CHECKING:
+    import mmap
 
 SLOT_SIZE: Final = 2 * PATH_MAX
 """Two paths, or a path and a structure of up to a page."""
@@ -42,16 +44,14 @@ class Slot(NamedTuple):
     offset: int
 
 
-class Arena:
-    """One sealed memfd, mapped writable here and nowhere else.
+class Arena(Pin):
+    """One pin that slots are cut from, mapped writable here and nowhere else.
 
     Args:
         number: Its number in the pool; what ``AddressSpace.pins`` is keyed on.
         size: Bytes, a multiple of the page size.
 
     Attributes:
-        fd: The memfd.
-        view: Our writable mapping of it.
         memory: Reads task memory into ``view``.
         device: (major, minor) of the memfd's file system, for the live check.
         inode: Inode number of the memfd.
@@ -60,30 +60,15 @@ class Arena:
         OSError: EMFILE or ENOMEM.
     """
 
-    __slots__ = ("device", "fd", "inode", "memory", "number", "size", "view")
+    __slots__ = ("device", "inode", "memory", "number")
 
     def __init__(self, number: int, size: int) -> None:
+        super().__init__(size)
         self.number = number
-        self.size = size
-        self.fd = memfd.create("pinfold", size)
-        try:
-            self.view = mmap.mmap(self.fd, size)
-            # A child that the host process forks for its own purposes must not inherit a way to
-            # write what targets are judged by.
-            self.view.madvise(mmap.MADV_DONTFORK)
-            memfd.seal(self.fd, memfd.PIN_SEALS)
-        except BaseException:
-            os.close(self.fd)
-            raise
         stat = os.fstat(self.fd)
         self.device = (os.major(stat.st_dev), os.minor(stat.st_dev))
         self.inode = stat.st_ino
-        self.memory = Memory(self.view, _address_of(self.view))
-
-    def close(self) -> None:
-        """Gives the memory back; mappings in targets die with the targets."""
-        self.view.close()
-        os.close(self.fd)
+        self.memory = Memory(_address_of(self.view))
 
 
 class ArenaPool:

@@ -30,10 +30,10 @@ from pinfold.arch.x86_64 import (
     SYSCALL_LENGTH,
 )
 from pinfold.linux import ptrace, seccomp
+from pinfold.pins import sealed
 from pinfold.syscalls.numbers import X86_64 as NR
 from pinfold.tracee import stops
 from pinfold.tracee.inject import Injector
-from pinfold.uapi import mman
 from pinfold.uapi import ptrace as ptrace_abi
 from pinfold.uapi import seccomp as seccomp_abi
 
@@ -45,13 +45,8 @@ if TYPE_CHECKING:
 
 DELIVERY_CALL: Final = NR["getpid"]
 
-_MMAP: Final = NR["mmap"]
-_MUNMAP: Final = NR["munmap"]
-_MSEAL: Final = NR["mseal"]
-_CLOSE: Final = NR["close"]
 _ERESTARTSYS: Final = 512
 _POLL_MS: Final = 20
-_TOP: Final = 1 << 56
 
 
 class Installer:
@@ -107,15 +102,13 @@ class Installer:
         descriptor = self._deliver(task, arena, inject)
         if descriptor < 0:
             return 0 if descriptor == -_ERESTARTSYS else -descriptor
-        base = inject.call(_MMAP, 0, arena.size, mman.PROT_READ, mman.MAP_SHARED, descriptor, 0)
-        sealed = 0 < base < _TOP and inject.call(_MSEAL, base, arena.size, 0) == 0
-        inject.call(_CLOSE, descriptor)
-        if sealed and self._live.pinned(task.tid, arena, base):
-            task.space.pins[arena.number] = base
-            return 0
+        base = sealed.map_sealed(inject, descriptor, arena.size)
         if base < 0:
             return errno.ENOMEM
-        inject.call(_MUNMAP, base, arena.size)
+        if self._live.pinned(task.tid, arena, base):
+            task.space.pins[arena.number] = base
+            return 0
+        sealed.unmap(inject, base, arena.size)
         return errno.EPERM
 
     def _deliver(self, task: Task, arena: Arena, inject: Injector) -> int:

@@ -27,35 +27,21 @@ import errno
 import os
 import resource
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from pinfold.errors import TraceeGone
 from pinfold.linux.maps import MapsQuery, open_maps
-from pinfold.uapi.procmap import (
-    PROCMAP_QUERY_VMA_READABLE,
-    PROCMAP_QUERY_VMA_SHARED,
-    PROCMAP_QUERY_VMA_WRITABLE,
-)
+from pinfold.pins import sealed
 
 if TYPE_CHECKING:
     from pinfold.linux.maps import Mapping
     from pinfold.pins.arena import Arena
 
-_RIGHTS: Final = PROCMAP_QUERY_VMA_READABLE | PROCMAP_QUERY_VMA_WRITABLE | PROCMAP_QUERY_VMA_SHARED
-_AS_PINNED: Final = PROCMAP_QUERY_VMA_READABLE | PROCMAP_QUERY_VMA_SHARED
-
 
 def shows(mapping: Mapping | None, arena: Arena, base: int) -> bool:
     """Returns whether a mapping is the whole of ``arena``, as pinned at ``base``."""
-    return (
-        mapping is not None
-        and mapping.flags & _RIGHTS == _AS_PINNED
-        and mapping.inode == arena.inode
-        and (mapping.major, mapping.minor) == arena.device
-        and mapping.start <= base
-        and mapping.end >= base + arena.size
-        and mapping.start - mapping.offset == base
-    )
+    file = sealed.File(*arena.device, arena.inode)
+    return sealed.shows(mapping, file, base, base, base + arena.size)
 
 
 class LiveCheck:

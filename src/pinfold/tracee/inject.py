@@ -36,7 +36,7 @@ import ctypes
 import errno
 import os
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pinfold.arch.x86_64 import (
     ARGUMENTS,
@@ -60,8 +60,10 @@ if TYPE_CHECKING:
     from pinfold.tracee.waits import Waits
 
 _ALL = 0xFFFFFFFFFFFFFFFF
-_UNTOUCHED = int.from_bytes(os.urandom(8), "little")
-_SIGTRAP_BIT = 1 << (signal.SIGTRAP - 1)
+UNTOUCHED: Final = int.from_bytes(os.urandom(8), "little")
+"""What ``rcx`` and ``r11`` hold before a step; see the head of the module."""
+
+SIGTRAP_BIT: Final = 1 << (signal.SIGTRAP - 1)
 
 
 class Injector:
@@ -70,6 +72,7 @@ class Injector:
     Args:
         task: A task in a seccomp or syscall-exit stop.
         waits: The tracing thread's wait queue.
+        quiet: Whether it is known to ignore SIGTRAP, or not to; None if that is to be looked up.
 
     Registers may be set up by the caller before the scope ends through :attr:`after`.
     """
@@ -78,6 +81,7 @@ class Injector:
         "_again",
         "_how",
         "_mask",
+        "_quiet",
         "_restop",
         "_saved",
         "_task",
@@ -86,9 +90,10 @@ class Injector:
         "after",
     )
 
-    def __init__(self, task: Task, waits: Waits) -> None:
+    def __init__(self, task: Task, waits: Waits, quiet: bool | None = None) -> None:
         self._task = task
         self._waits = waits
+        self._quiet = quiet
         self._saved = ptrace.Registers()
         self._work = ptrace.Registers()
         self.after: ctypes.Array[ctypes.c_uint64] = self._saved
@@ -103,10 +108,10 @@ class Injector:
             ptrace.get_registers(tid, self._saved)
             self._mask = ptrace.get_signal_mask(tid)
             blocked = _ALL
-            if _ignores_sigtrap(tid):
+            if ignores_sigtrap(tid) if self._quiet is None else self._quiet:
                 self._how = abi.PTRACE_SYSCALL
             else:
-                blocked &= ~_SIGTRAP_BIT
+                blocked &= ~SIGTRAP_BIT
             ptrace.set_signal_mask(tid, blocked)
         return self
 
@@ -140,7 +145,7 @@ class Injector:
         registers[RIP] = self._saved[RIP] - SYSCALL_LENGTH
         registers[RAX] = number
         registers[ORIG_RAX] = NO_SYSCALL
-        registers[RCX] = registers[R11] = _UNTOUCHED
+        registers[RCX] = registers[R11] = UNTOUCHED
         for register, value in zip(ARGUMENTS, args, strict=False):
             registers[register] = value & _ALL
         with self._task.guard:
@@ -152,7 +157,7 @@ class Injector:
                 self.run_to(stops.STEP_STOP)
         value = self.result()
         made = registers[RCX] == registers[RIP] == self._saved[RIP]
-        return value if made and registers[R11] != _UNTOUCHED else -errno.EPERM
+        return value if made and registers[R11] != UNTOUCHED else -errno.EPERM
 
     def result(self) -> int:
         """Returns the result register as a signed number."""
@@ -228,8 +233,18 @@ def replay(task: Task, number: int) -> int:
     return number
 
 
-def _ignores_sigtrap(tid: int) -> bool:
+def ignores_sigtrap(tid: int) -> bool:
+    """Returns whether a task ignores SIGTRAP, so that a single step would reset that.
+
+    Raises:
+        TraceeGone: It died.
+    """
     ignored = process.status_field(tid, b"SigIgn")
     if ignored is None:
         raise TraceeGone(tid)
-    return bool(int(ignored, 16) & _SIGTRAP_BIT)
+    return has_sigtrap(ignored)
+
+
+def has_sigtrap(signals: bytes) -> bool:
+    """Returns whether a set of signals, as ``/proc/TID/status`` shows it, has SIGTRAP."""
+    return bool(int(signals, 16) & SIGTRAP_BIT)

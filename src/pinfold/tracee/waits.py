@@ -43,6 +43,16 @@ class Waits:
             return self._queue.popleft()
         return os.waitpid(-1, _ANY)
 
+    def ready(self) -> tuple[int, int] | None:
+        """Returns the next (task id, status) if there is one already."""
+        if self._queue:
+            return self._queue.popleft()
+        try:
+            tid, status = os.waitpid(-1, _ANY | os.WNOHANG)
+        except ChildProcessError:
+            return None
+        return (tid, status) if tid else None
+
     def push_back(self, tid: int, status: int) -> None:
         """Puts a result at the head of the queue, to be handled next."""
         self._queue.appendleft((tid, status))

@@ -47,9 +47,12 @@ SECCOMP_NOTIF_RESP: Final = struct.Struct("=QqiI")
 SECCOMP_NOTIF_ADDFD: Final = struct.Struct("=QIIII")
 """``struct seccomp_notif_addfd``: id, flags, srcfd, newfd, newfd_flags."""
 
+SECCOMP_NOTIF_ID: Final = struct.Struct("=Q")
+"""What ``SECCOMP_IOCTL_NOTIF_ID_VALID`` is asked about."""
+
 SECCOMP_IOCTL_NOTIF_RECV: Final = iowr("!", 0, SECCOMP_NOTIF.size)
 SECCOMP_IOCTL_NOTIF_SEND: Final = iowr("!", 1, SECCOMP_NOTIF_RESP.size)
-SECCOMP_IOCTL_NOTIF_ID_VALID: Final = iow("!", 2, 8)
+SECCOMP_IOCTL_NOTIF_ID_VALID: Final = iow("!", 2, SECCOMP_NOTIF_ID.size)
 SECCOMP_IOCTL_NOTIF_ADDFD: Final = iow("!", 3, SECCOMP_NOTIF_ADDFD.size)
 SECCOMP_IOCTL_NOTIF_SET_FLAGS: Final = iow("!", 4, 8)
 
@@ -60,7 +63,8 @@ SECCOMP_NOTIF_PIN_INSTALL_V1: Final = struct.Struct("=QIIQQQ")
 """The later revision, with a trailing offset into the memfd."""
 
 SECCOMP_NOTIF_SEND_REDIRECT: Final = struct.Struct("=QIIII6Q6Q")
-"""Proposed: id, flags, args_mask, ptr_mask, _pad (later revision: memfd), args, ptr_len."""
+"""Proposed ``struct seccomp_notif_send_redirect``: id, flags, args_mask, ptr_mask, _pad (later
+revision: memfd), args, ptr_len."""
 
 SECCOMP_IOCTL_NOTIF_PIN_INSTALL: Final = iow("!", 5, SECCOMP_NOTIF_PIN_INSTALL.size)
 SECCOMP_IOCTL_NOTIF_PIN_INSTALL_V1: Final = iowr("!", 5, SECCOMP_NOTIF_PIN_INSTALL_V1.size)

@@ -1,0 +1,411 @@
+"""The supervisor's side of the interrupt back end: ids, receiving, and second notifications.
+
+A call that was redirected traps again, and its second notification comes over the same descriptor
+as everybody's first. So everything is received in one place, under one lock; while it waits for a
+second notification, first ones of other tasks are put aside for ``receive``, and an eventfd keeps
+``fileno`` readable for them.
+
+Whoever waits for a notification polls without the lock, and takes it to receive: that two threads
+are woken up by one notification costs one of them a look. A receive after such a look does not
+block (see ``backends.descriptor``).
+
+The second notification is the call only if it is the call in every register: same thread, same
+number, the arguments that were set. Anything else is somebody's new call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import select
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from pinfold.backends.descriptor import ListenerDescriptor, SharedDescriptor, uninterrupted
+from pinfold.backends.interrupt import wire
+from pinfold.backends.interrupt.process import TracerProcess
+from pinfold.backends.interrupt.wire import Request
+from pinfold.backends.rules import check_install, check_seals, redirect_masks
+from pinfold.linux import seccomp
+from pinfold.syscalls.numbers import X86_64 as NR
+from pinfold.uapi import mman
+from pinfold.uapi import seccomp as abi
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pinfold.backends.interrupt.wire import Reply
+    from pinfold.linux.seccomp import RawNotification
+
+_SWEEP_AT: Final = 1024
+_NO_NUMBER: Final = 0xFFFFFFFF
+"""A descriptor number that no task can have."""
+
+_UNSTEPPABLE: Final = frozenset(
+    NR[name] for name in ("fork", "vfork", "clone", "clone3", "rt_sigreturn")
+)
+"""Calls after which a register belongs to somebody else: a child's copy would keep the arguments of
+the redirect, and a signal's return brings registers of its own."""
+
+
+class _Call:
+    """A call that was received and not answered yet."""
+
+    __slots__ = ("cookie", "parked", "seen")
+
+    def __init__(self, seen: RawNotification) -> None:
+        self.seen = seen
+        """As the caller was told of it; ``seen.id`` is the caller's id."""
+        self.cookie = seen.id
+        """The kernel's id of it now; meaningless while it is parked."""
+        self.parked = False
+        """Whether it is out of its notification, stopped by the tracer."""
+
+
+class InterruptBackend:
+    """A listener with pins and redirects by way of a tracer; see ``backends.base``.
+
+    Args:
+        fd: The listener, owned from now on, unless this raises.
+
+    Raises:
+        OSError: EMFILE.
+    """
+
+    name: Final = "interrupt"
+
+    def __init__(self, fd: int) -> None:
+        bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        try:
+            ready = select.epoll()
+            try:
+                ready.register(fd, select.EPOLLIN)
+                ready.register(bell, select.EPOLLIN)
+                self._descriptor = ListenerDescriptor(fd)
+            except BaseException:
+                ready.close()
+                raise
+        except BaseException:
+            os.close(bell)
+            raise
+        self._ready = ready
+        self._bell = SharedDescriptor(bell, "seccomp listener")
+        # Re-entrant for a signal handler that closes the listener.
+        self._lock = threading.RLock()
+        self._calls: dict[int, _Call] = {}
+        self._sweep_at = _SWEEP_AT
+        self._backlog: deque[RawNotification] = deque()
+        self._tracer: TracerProcess | None = None
+        self._number = 0
+        self._closed = False
+
+    def fileno(self) -> int:
+        """Returns a descriptor that is readable when there is something to receive."""
+        if self._closed:
+            raise OSError(errno.EBADF, "seccomp listener is closed")
+        return self._ready.fileno()
+
+    # Receiving
+
+    def receive(self, timeout: float | None) -> RawNotification | None:
+        """Returns the next notification, None when there is none in time or it went away."""
+        with self._descriptor.listener as fd, self._bell as bell:
+            events: dict[int, int] = {}
+            if not self._backlog:
+                poll = select.poll()
+                poll.register(fd, select.POLLIN)
+                poll.register(bell, select.POLLIN)
+                events = dict(poll.poll(None if timeout is None else max(0.0, timeout) * 1000))
+                if not events:
+                    return None
+            with self._lock:
+                if self._closed:
+                    raise OSError(errno.EBADF, "seccomp listener was closed")
+                found = self._set_aside(bell) or self._take(fd)
+                if found is not None:
+                    self._calls[found.id] = _Call(found)
+                    if len(self._calls) > self._sweep_at:
+                        self._sweep(fd)
+                elif events.get(fd, 0) & (select.POLLIN | select.POLLHUP) == select.POLLHUP:
+                    raise EOFError("no process is left under the listener's filter")
+                return found
+
+    def _set_aside(self, bell: int) -> RawNotification | None:
+        if not self._backlog:
+            return None
+        found = self._backlog.popleft()
+        if not self._backlog:
+            os.eventfd_read(bell)
+        return found
+
+    def _take(self, fd: int) -> RawNotification | None:
+        # Preconditions: under the lock, which makes this the only reader.
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        if not dict(poll.poll(0)).get(fd, 0) & select.POLLIN:
+            return None
+        try:
+            return uninterrupted(seccomp.receive, fd)
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            return None
+
+    def _put_aside(self, received: RawNotification) -> None:
+        with self._bell as bell:
+            if not self._backlog:
+                os.eventfd_write(bell, 1)
+            self._backlog.append(received)
+
+    def _sweep(self, fd: int) -> None:
+        # Forgets calls that ended without an answer: their tasks were killed or interrupted.
+        for cookie, call in list(self._calls.items()):
+            if not call.parked and not uninterrupted(seccomp.is_valid, fd, call.cookie):
+                del self._calls[cookie]
+        self._sweep_at = max(_SWEEP_AT, 2 * len(self._calls))
+
+    # What the kernel does by itself
+
+    def id_valid(self, cookie: int) -> bool:
+        """Returns whether the notification waits for its answer."""
+        call = self._calls.get(cookie)
+        if call is None:
+            return False
+        with self._lock:
+            if call.parked:
+                return self._ask(call, Request(wire.ALIVE, call.seen.pid, 0, 0)).errno == 0
+            return self._descriptor.id_valid(call.cookie)
+
+    def send(self, cookie: int, value: int, error: int, flags: int) -> None:
+        """Answers without a redirect."""
+        call = self._known(cookie)
+        with self._lock if call.parked else contextlib.nullcontext():
+            self._notified(call)
+            try:
+                self._descriptor.send(call.cookie, value, error, flags)
+            except OSError as failed:
+                if failed.errno == errno.ENOENT:
+                    self._calls.pop(cookie, None)
+                raise
+            self._calls.pop(cookie, None)
+
+    def add_fd(self, cookie: int, fd: int, newfd: int | None, newfd_flags: int, send: bool) -> int:
+        """Puts a copy of a descriptor into the task."""
+        call = self._known(cookie)
+        with self._lock if call.parked else contextlib.nullcontext():
+            self._notified(call)
+            number = self._descriptor.add_fd(call.cookie, fd, newfd, newfd_flags, send)
+            if send:
+                self._calls.pop(cookie, None)
+            return number
+
+    def set_flags(self, flags: int) -> None:
+        """Sets the listener's flags."""
+        self._descriptor.set_flags(flags)
+
+    # What it does not
+
+    def pin_install(self, cookie: int, memfd: int, address: int, size: int, flags: int) -> int:
+        """Pins a memfd in the task's memory."""
+        check_install(flags, address, size)
+        _check_memfd(memfd)
+        call = self._known(cookie)
+        with self._lock:
+            self._require_traceable(call)
+            self._notified(call)
+            return self._done(
+                call,
+                "pin install",
+                self._ask(
+                    call,
+                    Request(wire.INSTALL, call.seen.pid, 0, call.cookie, address, size),
+                    [memfd],
+                ),
+            ).value
+
+    def send_redirect(
+        self, cookie: int, args: Mapping[int, int], ptr_len: Mapping[int, int], flags: int
+    ) -> None:
+        """Resumes the call with some arguments replaced."""
+        wanted = redirect_masks(args, ptr_len, flags)
+        call = self._known(cookie)
+        expected = tuple(
+            wanted.args[i] if wanted.args_mask & 1 << i else own
+            for i, own in enumerate(call.seen.args)
+        )
+        request = Request(
+            wire.REDIRECT,
+            call.seen.pid,
+            0,
+            call.cookie,
+            args_mask=wanted.args_mask,
+            ptr_mask=wanted.ptr_mask,
+            args=wanted.args,
+            lengths=wanted.lengths,
+        )
+        with self._lock:
+            self._require_traceable(call)
+            request = request._replace(cookie=call.cookie)
+            second = self._flown(call, "redirect", request, expected)
+            self._calls.pop(cookie, None)
+            if second is not None:
+                self._let_run(call, second)
+
+    def _let_run(self, call: _Call, second: RawNotification) -> None:
+        try:
+            self._descriptor.send(second.id, 0, 0, abi.SECCOMP_USER_NOTIF_FLAG_CONTINUE)
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                raise _gone(call) from None
+            raise
+
+    def close(self) -> None:
+        """Closes the listener: what is pending gets ENOSYS, what is under way ends by itself."""
+        self._descriptor.close()
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            with self._bell as bell:
+                os.eventfd_write(bell, 1)
+            self._bell.close()
+            self._ready.close()
+            if self._tracer is not None:
+                self._tracer.close()
+
+    def _known(self, cookie: int) -> _Call:
+        call = self._calls.get(cookie)
+        return self._unknown(cookie) if call is None else call
+
+    def _unknown(self, cookie: int) -> NoReturn:
+        # Not received yet, or answered: EINPROGRESS, as long as the kernel knows it. This asks for
+        # something that cannot be done, so if it was received by somebody else nothing happens.
+        try:
+            with self._descriptor.listener as fd:
+                self._descriptor.add_fd(cookie, fd, _NO_NUMBER >> 1, 0, False)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.EINPROGRESS):
+                raise OSError(
+                    error.errno,
+                    f"seccomp notification {cookie:#x}: {os.strerror(error.errno)}",
+                ) from None
+            if error.errno != errno.EBADF or self._closed:
+                raise
+        raise OSError(
+            errno.ENOENT, f"seccomp notification {cookie:#x}: not received through this Listener"
+        )
+
+    def _require_traceable(self, call: _Call) -> None:
+        if call.seen.pid == 0:
+            raise OSError(errno.EPERM, "the calling task is not visible in this pid namespace")
+        if call.seen.arch != abi.AUDIT_ARCH_X86_64 or call.seen.nr in _UNSTEPPABLE:
+            raise OSError(
+                errno.EOPNOTSUPP,
+                f"call {call.seen.nr} of architecture {call.seen.arch:#x} cannot be redirected by"
+                " the interrupt back end",
+            )
+
+    def _notified(self, call: _Call) -> None:
+        # Has a parked call wait in a notification again.
+        if not call.parked:
+            return
+        request = Request(wire.RETRAP, call.seen.pid, 0, 0)
+        second = self._flown(call, "answer", request, call.seen.args)
+        if second is None:
+            # It was refused by another filter: over, without us.
+            self._calls.pop(call.seen.id, None)
+            raise _gone(call)
+        call.cookie = second.id
+        call.parked = False
+
+    def _ask(self, call: _Call, request: Request, descriptors: Sequence[int] = ()) -> Reply:
+        tracer, number = self._asked(request, descriptors)
+        while True:
+            reply = tracer.reply()
+            if reply.number == number:
+                call.parked = bool(reply.parked)
+                return reply
+
+    def _asked(
+        self, request: Request, descriptors: Sequence[int] = ()
+    ) -> tuple[TracerProcess, int]:
+        if self._closed:
+            raise OSError(errno.EBADF, "seccomp listener is closed")
+        if self._tracer is None:
+            with self._descriptor.listener as fd:
+                self._tracer = TracerProcess(fd)
+        self._number += 1
+        self._tracer.ask(request._replace(number=self._number), descriptors)
+        return self._tracer, self._number
+
+    def _flown(
+        self, call: _Call, what: str, request: Request, expected: tuple[int, ...]
+    ) -> RawNotification | None:
+        """Returns the second notification of a call that the tracer lets go.
+
+        Returns None when there was none, since another filter of the task's refused the call.
+
+        Raises:
+            OSError: It was not let go.
+        """
+        tracer, number = self._asked(request)
+        with self._descriptor.listener as fd:
+            poll = select.poll()
+            poll.register(fd, select.POLLIN)
+            poll.register(tracer.fileno(), select.POLLIN)
+            while True:
+                events = dict(poll.poll())
+                if tracer.fileno() in events:
+                    reply = tracer.reply()
+                    if reply.number == number:
+                        call.parked = bool(reply.parked)
+                        self._done(call, what, reply)
+                        return None
+                received = self._take(fd) if events.get(fd, 0) & select.POLLIN else None
+                if received is None:
+                    continue
+                if _same_call(received, call.seen, expected):
+                    tracer.marks.set(number)
+                    return received
+                self._put_aside(received)
+
+    def _done(self, call: _Call, what: str, reply: Reply) -> Reply:
+        if reply.errno == errno.ENOENT:
+            self._calls.pop(call.seen.id, None)
+            raise _gone(call)
+        if reply.errno:
+            raise OSError(
+                reply.errno,
+                f"{what}, seccomp notification {call.seen.id:#x} of task {call.seen.pid}:"
+                f" {os.strerror(reply.errno)}",
+            )
+        return reply
+
+
+def _gone(call: _Call) -> OSError:
+    return OSError(errno.ENOENT, f"seccomp notification {call.seen.id:#x}: the call is gone")
+
+
+def _same_call(second: RawNotification, first: RawNotification, args: tuple[int, ...]) -> bool:
+    return (
+        second.pid == first.pid
+        and second.nr == first.nr
+        and second.args == args
+        and second.instruction_pointer == first.instruction_pointer
+        and second.arch == first.arch
+    )
+
+
+def _check_memfd(memfd: int) -> None:
+    if not 0 <= memfd <= _NO_NUMBER >> 1:
+        raise OSError(errno.EBADF, f"pin install: {memfd} is no descriptor")
+    try:
+        seals = fcntl.fcntl(memfd, mman.F_GET_SEALS)
+    except OSError as error:
+        # EBADF is the caller's answer as it is; a file that has no seals says EINVAL.
+        raise OSError(error.errno, f"pin install: memfd {memfd}: {error.strerror}") from error
+    # While it is open in the task, a sibling could shorten the file and make it long again: zeros.
+    check_seals(seals, mman.F_SEAL_SHRINK)
