@@ -4,11 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test check format unit clean
+.PHONY: help setup demo test check format unit bench-listener clean
 .DEFAULT_GOAL := help
 
 help: ## Show what can be made
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pinfold needs Python 3.11 or newer")'
@@ -37,6 +37,9 @@ check: $(STAMP) ## Formatting, lint, types, import contracts, generated files
 format: $(STAMP) ## Rewrite the sources in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+bench-listener: $(STAMP) ## Measure what each way of answering a listener costs (BENCH=--cpu=0 …)
+	$(BIN)/python bench/listener.py $(BENCH)
 
 clean: ## Remove the environment and what tests built
 	rm -rf $(VENV) .build

@@ -296,6 +296,7 @@ def supervise(
             close_others=True,
             pass_fds=frozenset(pass_fds),
         )
+        _require_text(command)
         launched = spawn.launch(command, program, flags, confine=_gain_no_privileges)
     try:
         listener = Listener(launched.listener, backend)

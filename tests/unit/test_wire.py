@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pinfold.backends.interrupt import wire
-from pinfold.backends.interrupt.wire import Marks, Reply, Request
+from pinfold.backends.interrupt.wire import Reply, Request, Shared
 
 U32 = st.integers(0, (1 << 32) - 1)
 U64 = st.integers(0, (1 << 64) - 1)
@@ -24,18 +24,33 @@ def test_replies_survive(reply: Reply) -> None:
 
 
 def test_a_reply_is_told_from_the_text_of_a_failure() -> None:
-    assert wire.FAILED != wire.LAST
+    assert wire.LAST == 0
     assert Reply.unpack(Reply(wire.FAILED, 0, parked=False).pack()).number == wire.FAILED
 
 
 @given(st.lists(st.integers(1, 20_000), max_size=50))
 def test_a_mark_is_never_seen_for_another_number(numbers: list[int]) -> None:
-    marks = Marks()
+    shared = Shared()
     try:
         for number in numbers:
-            marks.set(number)
-            assert marks.has(number)
+            shared.mark(number)
+            assert shared.has_mark(number)
         marked = set(numbers)
-        assert not any(marks.has(number) for number in range(1, 20_001) if number not in marked)
+        assert not any(
+            shared.has_mark(number) for number in range(1, 20_001) if number not in marked
+        )
     finally:
-        marks.close()
+        shared.close()
+
+
+@given(U32, U32, SIX)
+def test_an_announcement_leaves_marks_alone(tid: int, nr: int, args: tuple[int, ...]) -> None:
+    shared = Shared()
+    try:
+        shared.mark(4095)
+        shared.announce(tid, nr, args)
+        assert shared.announced() == (tid, nr, args)
+        assert shared.has_mark(4095)
+        assert not shared.has_mark(4094)
+    finally:
+        shared.close()

@@ -21,6 +21,7 @@ from __future__ import annotations
 import errno
 import os
 import select
+import struct
 import threading
 import time
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
@@ -87,12 +88,14 @@ class SharedDescriptor:
     Args:
         fd: The descriptor, owned from now on.
         what: Its name, for the message of an error.
+        partners: Other descriptors that are closed with it.
     """
 
-    __slots__ = ("_closed", "_fd", "_lock", "_users", "_what")
+    __slots__ = ("_closed", "_fd", "_lock", "_partners", "_users", "_what")
 
-    def __init__(self, fd: int, what: str) -> None:
+    def __init__(self, fd: int, what: str, *partners: int) -> None:
         self._fd = fd
+        self._partners = partners
         self._what = what
         self._users = 0
         self._closed = False
@@ -116,7 +119,8 @@ class SharedDescriptor:
     ) -> None:
         with self._lock:
             self._users -= 1
-            self._close_unused()
+            if self._closed:
+                self._close_unused()
 
     def number(self) -> int:
         """Returns the descriptor, for a caller that knows that it stays open.
@@ -135,10 +139,10 @@ class SharedDescriptor:
             self._close_unused()
 
     def _close_unused(self) -> None:
-        if self._closed and not self._users:
+        if not self._users and self._fd >= 0:
             fd, self._fd = self._fd, -1
-            if fd >= 0:
-                os.close(fd)
+            for descriptor in (fd, *self._partners):
+                os.close(descriptor)
 
 
 class ListenerDescriptor:
@@ -168,8 +172,8 @@ class ListenerDescriptor:
             os.close(wake)
             raise
         self._reading = threading.Lock()
-        self._wake = SharedDescriptor(wake, "wake-up descriptor")
-        self.listener = SharedDescriptor(fd, "seccomp listener")
+        self._wake = wake
+        self.listener = SharedDescriptor(fd, "seccomp listener", wake)
 
     def fileno(self) -> int:
         """Returns the listener's number.
@@ -184,15 +188,14 @@ class ListenerDescriptor:
 
         Threads that wait for a notification get EBADF. May be called again.
         """
-        self.listener.close()
         try:
-            with self._wake as wake:
-                os.eventfd_write(wake, 1)
+            with self.listener:
+                os.eventfd_write(self._wake, 1)
         except OSError as error:
             if error.errno != errno.EBADF:
                 raise
             # It was closed before.
-        self._wake.close()
+        self.listener.close()
 
     def receive(self, timeout: float | None) -> RawNotification | None:
         """Returns the next notification; None when none came, or when it went away again.
@@ -204,43 +207,46 @@ class ListenerDescriptor:
             EOFError: No process is left under the filter.
             OSError: EBADF when the listener is closed, also meanwhile.
         """
-        if timeout is not None:
+        if timeout is not None and not 0 <= timeout <= _LONGEST:
             timeout = min(max(0.0, timeout), _LONGEST)
-        with self.listener as fd, self._wake as wake:
-            if not self._reading.acquire(blocking=False):
+        with self.listener as fd:
+            if not self._reading.acquire(False):
                 start = time.monotonic()
                 if not self._reading.acquire(timeout=-1 if timeout is None else timeout):
                     return None
                 if timeout is not None:
                     timeout = max(0.0, timeout - (time.monotonic() - start))
             try:
-                ready = self._announced(fd, wake, timeout)
-                return self._take(fd, wake) if ready else None
+                return self._take(fd) if self._announced(timeout) else None
             finally:
                 self._reading.release()
 
-    def _announced(self, fd: int, wake: int, timeout: float | None) -> bool:
-        events = dict(self._poll.poll(None if timeout is None else timeout * 1000))
-        if wake in events:
-            raise OSError(errno.EBADF, "seccomp listener was closed")
-        event = events.get(fd, 0)
-        if event & select.POLLIN:
+    def _announced(self, timeout: float | None) -> bool:
+        announced = 0
+        for fd, event in self._poll.poll(None if timeout is None else timeout * 1000):
+            if fd == self._wake:
+                raise OSError(errno.EBADF, "seccomp listener was closed")
+            announced = event
+        if announced & select.POLLIN:
             return True
-        if event & select.POLLHUP:
+        if announced & select.POLLHUP:
             raise EOFError("no process is left under the listener's filter")
-        if event:
-            raise OSError(errno.EBADF, f"seccomp listener: poll says {event:#x}")
+        if announced:
+            raise OSError(errno.EBADF, f"seccomp listener: poll says {announced:#x}")
         return False
 
-    def _take(self, fd: int, wake: int) -> RawNotification | None:
-        try:
-            return uninterrupted(seccomp.receive, fd)
-        except OSError as error:
-            if error.errno != errno.ENOENT:
-                raise
-        # The call went away. If it was the last one's, this raises.
-        self._announced(fd, wake, 0)
-        return None
+    def _take(self, fd: int) -> RawNotification | None:
+        while True:
+            try:
+                return seccomp.receive(fd)
+            except InterruptedError:
+                continue
+            except OSError as error:
+                if error.errno != errno.ENOENT:
+                    raise
+            # The call went away. If it was the last one's, this raises.
+            self._announced(0)
+            return None
 
     def id_valid(self, cookie: int) -> bool:
         """Returns whether a received notification waits for its answer.
@@ -264,11 +270,16 @@ class ListenerDescriptor:
             OSError: ENOENT, EINPROGRESS, EINVAL; EBADF when the listener is closed.
         """
         with self.listener as fd:
-            check_cookie(cookie)
-            _check_range("answer's value", value, -(1 << 63), (1 << 63) - 1)
-            _check_range("answer's negative errno", error, -(1 << 31), 0)
-            _check_range("answer's flags", flags, 0, _U32)
-            uninterrupted(seccomp.send, fd, cookie, value=value, error=error, flags=flags)
+            while True:
+                try:
+                    seccomp.send(fd, cookie, value=value, error=error, flags=flags)
+                except InterruptedError:
+                    continue
+                except struct.error as failed:
+                    check_cookie(cookie)
+                    text = f"seccomp answer: {value:#x}, {error:#x} or {flags:#x} does not fit"
+                    raise OSError(errno.EINVAL, text) from failed
+                return
 
     def add_fd(self, cookie: int, fd: int, newfd: int | None, newfd_flags: int, send: bool) -> int:
         """Puts a copy of a descriptor into the calling task; returns its number there.

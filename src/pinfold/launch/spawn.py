@@ -315,8 +315,7 @@ def _child(
             os.chdir(command.cwd)
         stage = _CONFINE
         confine()
-        for ignored in _RESTORED:
-            signal.signal(ignored, signal.SIG_DFL)
+        _restore_signals()
         signal.pthread_sigmask(signal.SIG_SETMASK, command.signal_mask)
         stage = _FILTER
         if _exchange(channel, _READY, 0, 0) != _SEIZED:
@@ -334,6 +333,15 @@ def _child(
         uio.write(channel, _MESSAGE.pack(_FAILED, error.errno or 0, stage))
     finally:
         os._exit(status)
+
+
+def _restore_signals() -> None:
+    # Exec takes handlers away in any case. Until then they would be the caller's, in the wrong
+    # process; and a wake-up descriptor is written to by a call that may be trapped.
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals():
+        if number in _RESTORED or callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _exchange(channel: int, kind: bytes, number: int, index: int) -> bytes:

@@ -74,10 +74,11 @@ class Pin:
         Raises:
             ValueError: They do not fit, or the pin is closed.
         """
-        end = offset + len(data)
+        length = memoryview(data).nbytes
+        end = offset + length
         if offset < 0 or end > self.size:
             raise ValueError(
-                f"{len(data)} bytes at offset {offset} do not fit into a pin of {self.size} bytes"
+                f"{length} bytes at offset {offset} do not fit into a pin of {self.size} bytes"
             )
         self.view[offset:end] = data
 

@@ -152,12 +152,21 @@ class Injector:
             ptrace.set_registers(self._task.tid, registers)
             if self._how == abi.PTRACE_SYSCALL:
                 self.run_to(stops.SYSCALL_STOP)
+                self._skip_unless(number)
                 self.run_to(stops.SYSCALL_STOP)
             else:
                 self.run_to(stops.STEP_STOP)
         value = self.result()
         made = registers[RCX] == registers[RIP] == self._saved[RIP]
         return value if made and registers[R11] != UNTOUCHED else -errno.EPERM
+
+    def _skip_unless(self, number: int) -> None:
+        # At the entry of a call. Without the instruction under it, it is one of the task's own.
+        registers = self._work
+        ptrace.get_registers(self._task.tid, registers)
+        if registers[RIP] != self._saved[RIP] or registers[ORIG_RAX] != number:
+            registers[ORIG_RAX] = NO_SYSCALL
+            ptrace.set_registers(self._task.tid, registers)
 
     def result(self) -> int:
         """Returns the result register as a signed number."""

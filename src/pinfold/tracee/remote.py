@@ -6,7 +6,8 @@ kernel would find later. A thread id is no lasting name either. The reader has t
 whether the call still waits (``Listener`` does), and to decide on bytes that it has put into a pin.
 
 A page that the target serves by itself (``userfaultfd(2)``, a file system in user space) holds the
-reader up for as long as the target likes, as it would the kernel.
+reader up for as long as the target likes, as it would the kernel. A page that is mapped for writing
+alone, which the processor lets the kernel read all the same, counts as unreadable here.
 """
 
 from __future__ import annotations

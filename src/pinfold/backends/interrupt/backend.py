@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from pinfold.backends.descriptor import ListenerDescriptor, SharedDescriptor, uninterrupted
 from pinfold.backends.interrupt import wire
 from pinfold.backends.interrupt.process import TracerProcess
-from pinfold.backends.interrupt.wire import Request
+from pinfold.backends.interrupt.wire import Reply, Request
 from pinfold.backends.rules import check_install, check_seals, redirect_masks
+from pinfold.errors import InternalError
 from pinfold.linux import seccomp
 from pinfold.syscalls.numbers import X86_64 as NR
 from pinfold.uapi import mman
@@ -37,7 +38,6 @@ from pinfold.uapi import seccomp as abi
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pinfold.backends.interrupt.wire import Reply
     from pinfold.linux.seccomp import RawNotification
 
 _SWEEP_AT: Final = 1024
@@ -323,11 +323,11 @@ class InterruptBackend:
 
     def _ask(self, call: _Call, request: Request, descriptors: Sequence[int] = ()) -> Reply:
         tracer, number = self._asked(request, descriptors)
-        while True:
-            reply = tracer.reply()
-            if reply.number == number:
-                call.parked = bool(reply.parked)
-                return reply
+        found = self._await(tracer, number)
+        if not isinstance(found, Reply):
+            raise InternalError(f"request {request.what}: a notification for an answer: {found}")
+        call.parked = bool(found.parked)
+        return found
 
     def _asked(
         self, request: Request, descriptors: Sequence[int] = ()
@@ -352,6 +352,22 @@ class InterruptBackend:
             OSError: It was not let go.
         """
         tracer, number = self._asked(request)
+        found = self._await(tracer, number, call.seen, expected)
+        if isinstance(found, Reply):
+            call.parked = bool(found.parked)
+            self._done(call, what, found)
+            return None
+        return found
+
+    def _await(
+        self,
+        tracer: TracerProcess,
+        number: int,
+        first: RawNotification | None = None,
+        expected: tuple[int, ...] = (),
+    ) -> Reply | RawNotification:
+        # Returns the reply to request ``number``, or the second notification of ``first``. Others'
+        # notifications are put aside meanwhile.
         with self._descriptor.listener as fd:
             poll = select.poll()
             poll.register(fd, select.POLLIN)
@@ -361,16 +377,25 @@ class InterruptBackend:
                 if tracer.fileno() in events:
                     reply = tracer.reply()
                     if reply.number == number:
-                        call.parked = bool(reply.parked)
-                        self._done(call, what, reply)
-                        return None
+                        return reply
                 received = self._take(fd) if events.get(fd, 0) & select.POLLIN else None
                 if received is None:
                     continue
-                if _same_call(received, call.seen, expected):
-                    tracer.marks.set(number)
+                if first is not None and _same_call(received, first, expected):
+                    tracer.shared.mark(number)
                     return received
-                self._put_aside(received)
+                if (received.pid, received.nr, received.args) == tracer.shared.announced():
+                    self._pass(received)
+                else:
+                    self._put_aside(received)
+
+    def _pass(self, injected: RawNotification) -> None:
+        # A call that the tracer has the task make; its filter brought it here like any other.
+        try:
+            self._descriptor.send(injected.id, 0, 0, abi.SECCOMP_USER_NOTIF_FLAG_CONTINUE)
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise
 
     def _done(self, call: _Call, what: str, reply: Reply) -> Reply:
         if reply.errno == errno.ENOENT:

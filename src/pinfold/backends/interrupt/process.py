@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from pinfold.backends.interrupt import wire
 from pinfold.backends.interrupt.tracer import Tracer
-from pinfold.backends.interrupt.wire import FAILED, LARGEST, Marks, Reply
+from pinfold.backends.interrupt.wire import FAILED, LARGEST, Reply, Shared
 from pinfold.errors import InternalError
 from pinfold.linux import descriptors, process
 
@@ -48,27 +48,27 @@ class TracerProcess:
         listener: The listener descriptor; the process gets a copy.
 
     Attributes:
-        marks: The page that both share.
+        shared: Memory that both share.
 
     Raises:
         OSError: EMFILE, EAGAIN or ENOMEM: there is no process.
     """
 
-    __slots__ = ("_pid", "_socket", "marks")
+    __slots__ = ("_pid", "_socket", "shared")
 
     def __init__(self, listener: int) -> None:
         _reap_lingering()
-        self.marks = Marks()
+        self.shared = Shared()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             supervisor = os.pidfd_open(os.getpid())
             try:
-                self._pid = _forked(listener, theirs, supervisor, self.marks)
+                self._pid = _forked(listener, theirs, supervisor, self.shared)
             finally:
                 os.close(supervisor)
         except BaseException:
             ours.close()
-            self.marks.close()
+            self.shared.close()
             raise
         finally:
             theirs.close()
@@ -126,7 +126,7 @@ class TracerProcess:
             # It was killed.
             left = 0
         self._socket.close()
-        self.marks.close()
+        self.shared.close()
         if left:
             with _lingering_lock:
                 _lingering.append(self._pid)
@@ -162,7 +162,7 @@ def _reap(pid: int, flags: int) -> bool:
         return True
 
 
-def _forked(listener: int, channel: socket.socket, supervisor: int, marks: Marks) -> int:
+def _forked(listener: int, channel: socket.socket, supervisor: int, shared: Shared) -> int:
     with warnings.catch_warnings():
         # It is about other threads; see the head of the module for what the child leaves out.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -171,14 +171,14 @@ def _forked(listener: int, channel: socket.socket, supervisor: int, marks: Marks
         try:
             pid = os.fork()
             if pid == 0:
-                _become_tracer(listener, channel, supervisor, marks)
+                _become_tracer(listener, channel, supervisor, shared)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return pid
 
 
 def _become_tracer(
-    listener: int, channel: socket.socket, supervisor: int, marks: Marks
+    listener: int, channel: socket.socket, supervisor: int, shared: Shared
 ) -> NoReturn:
     try:
         gc.disable()
@@ -189,7 +189,7 @@ def _become_tracer(
         listener, supervisor, theirs = _keep_only(listener, supervisor, channel.detach())
         channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=theirs)
         os.chdir("/")
-        Tracer(listener, channel, supervisor, marks).run()
+        Tracer(listener, channel, supervisor, shared).run()
     except BaseException:  # noqa: BLE001 (reported to whoever can raise it)
         text = traceback.format_exc().encode()[-LARGEST + len(_FAILED_HEAD) :]
         with contextlib.suppress(OSError):

@@ -62,7 +62,7 @@ from pinfold.uapi import ptrace as abi
 if TYPE_CHECKING:
     import ctypes
 
-    from pinfold.backends.interrupt.wire import Marks
+    from pinfold.backends.interrupt.wire import Shared
 
 PARKED: Final = 1
 FLYING: Final = 2
@@ -107,6 +107,27 @@ class _Held(Task):
         """Whether the stop at the entry of its call is still to come."""
         self.first: tuple[int, ctypes.Array[ctypes.c_char]] | None = None
         """A signal that was reported before the end of the step, and is to be taken after it."""
+
+
+class _Announcing(Injector):
+    """An injector that tells the supervisor of each call beforehand; see ``wire``."""
+
+    __slots__ = ("_shared",)
+
+    def __init__(self, held: _Held, waits: Waits, shared: Shared) -> None:
+        super().__init__(held, waits, held.quiet)
+        self._shared = shared
+
+    def call(self, number: int, *args: int) -> int:
+        """Returns what the call returned, as ``Injector.call``."""
+        # Registers that the caller leaves out stay what they are.
+        rest = [self.after[register] for register in ARGUMENTS[len(args) :]]
+        self._shared.announce(self._task.tid, number, (*(value & _ALL for value in args), *rest))
+        try:
+            return super().call(number, *args)
+        finally:
+            # The same call by the task itself is not ours.
+            self._shared.announce(0, 0, (0,) * len(ARGUMENTS))
 
 
 class _Patient(Waits):
@@ -155,16 +176,16 @@ class Tracer:
         listener: The listener descriptor.
         channel: Where requests come from.
         supervisor: Pidfd of the process that sends them.
-        marks: See ``wire``.
+        shared: See ``wire``.
     """
 
     def __init__(
-        self, listener: int, channel: socket.socket, supervisor: int, marks: Marks
+        self, listener: int, channel: socket.socket, supervisor: int, shared: Shared
     ) -> None:
         self._listener = listener
         self._channel = channel
         self._supervisor = supervisor
-        self._marks = marks
+        self._shared = shared
         self._signals = signals.signal_descriptor([signal.SIGCHLD])
         self._waits = _Patient(self._signals)
         self._held: dict[int, _Held] = {}
@@ -270,7 +291,7 @@ class Tracer:
             self._park(held, request.cookie)
             raise _Refused(error.errno or errno.EPERM) from error
         self._park(held, request.cookie, descriptor)
-        with Injector(held, self._waits, held.quiet) as inject:
+        with _Announcing(held, self._waits, self._shared) as inject:
             base = sealed.map_sealed(inject, descriptor, request.size, request.address)
             if base < 0:
                 raise _Refused(-base)
@@ -305,7 +326,7 @@ class Tracer:
         if held is None or held.state != PARKED:
             held = self._seized(request)
             self._park(held, request.cookie)
-        with Injector(held, self._waits, held.quiet) as inject:
+        with _Announcing(held, self._waits, self._shared) as inject:
             if request.ptr_mask:
                 self._check(held, inject, request)
             registers = self._work
@@ -430,7 +451,7 @@ class Tracer:
     def _give_way(self, held: _Held, status: int, descriptor: int) -> NoReturn:
         if descriptor >= 0:
             self._put_first(held, status)
-            with Injector(held, self._waits, held.quiet) as inject:
+            with _Announcing(held, self._waits, self._shared) as inject:
                 sealed.close(inject, descriptor)
         self._let_go(held, self._signal_of(held, status))
         raise _Refused(errno.ENOENT)
@@ -619,7 +640,7 @@ class Tracer:
             ptrace.resume(abi.PTRACE_DETACH, held.tid, number)
 
     def _report(self, held: _Held, number: int) -> None:
-        if held.state == FLYING and not self._marks.has(held.number):
+        if held.state == FLYING and not self._shared.has_mark(held.number):
             self._send(Reply(held.number, number, parked=False))
 
     def _look_after(self) -> None:

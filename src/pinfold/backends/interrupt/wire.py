@@ -4,9 +4,12 @@ A request gets one reply, with two exceptions: a redirect that is under way and 
 again (``RETRAP``) are answered by the call's second notification instead, which the supervisor
 receives from the kernel. Only where that does not come, there is a reply to say why.
 
-Whether it came, the tracer learns from ``Marks``: the supervisor puts the request's number there
+Whether it came, the tracer learns from ``Shared``: the supervisor puts the request's number there
 before it answers the second notification. What is marked needs no reply; so the end of a redirected
 call, which may be hours later, sends nothing to anybody.
+
+The other way, the tracer announces each call that it injects. The task's filter may bring that to
+the listener too, and the supervisor, who waits for the reply, has to let it pass: exactly that one.
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ LARGEST: Final = 4096
 
 _MARKS: Final = 4096
 _MARK: Final = struct.Struct("=Q")
+_INJECTED: Final = struct.Struct("=II6Q")
 
 
 class Request(NamedTuple):
@@ -101,26 +105,35 @@ class Reply(NamedTuple):
         return cls(*REPLY.unpack(message))
 
 
-class Marks:
-    """Numbers of requests whose second notification was received, in memory shared by a fork.
+class Shared:
+    """Memory that a fork left shared: marks of requests, and the call that is being injected.
 
-    Each number has a place, which later numbers use again. A number that was overwritten counts as
-    not marked: that costs a reply that nobody waits for, and is ignored.
+    Each request number has a place, which later numbers use again. A number that was overwritten
+    counts as not marked: that costs a reply that nobody waits for, and is ignored.
     """
 
     __slots__ = ("_view",)
 
     def __init__(self) -> None:
-        self._view = mmap.mmap(-1, _MARKS * _MARK.size)
+        self._view = mmap.mmap(-1, _MARKS * _MARK.size + _INJECTED.size)
 
-    def set(self, number: int) -> None:
-        """Marks a request."""
+    def mark(self, number: int) -> None:
+        """Says that the second notification of a request was received."""
         _MARK.pack_into(self._view, number % _MARKS * _MARK.size, number)
 
-    def has(self, number: int) -> bool:
+    def has_mark(self, number: int) -> bool:
         """Returns whether a request is marked."""
         return bool(_MARK.unpack_from(self._view, number % _MARKS * _MARK.size)[0] == number)
 
+    def announce(self, tid: int, nr: int, args: tuple[int, ...]) -> None:
+        """Says which call a task is going to make for us, since its filter may bring it here."""
+        _INJECTED.pack_into(self._view, _MARKS * _MARK.size, tid, nr, *args)
+
+    def announced(self) -> tuple[int, int, tuple[int, ...]]:
+        """Returns the task, the number and the arguments of the last announcement."""
+        tid, nr, *args = _INJECTED.unpack_from(self._view, _MARKS * _MARK.size)
+        return tid, nr, tuple(args)
+
     def close(self) -> None:
-        """Unmaps the page."""
+        """Unmaps it."""
         self._view.close()

@@ -1,0 +1,177 @@
+"""Argument vectors (``argv``, ``envp``): arrays of pointers to strings, up to NULL.
+
+The kernel reads such an array twice, first to count it, then from its end to copy the strings. An
+array that cannot be read up to its NULL fails in the first pass, before any string is looked at,
+and so does one with an element that is an error pointer. Then the whole vector is
+:data:`~pinfold.codec.base.UNREADABLE`. A string that cannot be read fails in the second pass; it
+makes one unreadable element, and the kernel says what it would have said, E2BIG or EFAULT,
+whichever comes first on its way.
+
+The kernel lets strings and pointers of both vectors together take up a quarter of the stack limit,
+at most :data:`LIMIT`. What is certainly beyond that is refused here: a target could otherwise have
+us copy memory without end.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from pinfold.codec.base import UNREADABLE, Refused
+from pinfold.codec.image import TOO_LONG
+from pinfold.uapi.binfmts import MAX_ARG_STRLEN
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pinfold.codec.image import Image
+
+LIMIT: Final = 6 << 20
+"""Most bytes of strings and pointers that any kernel takes, whatever the stack limit."""
+
+_WORD: Final = 8
+_FIRST: Final = 64 * _WORD
+_LARGEST: Final = 4096 * _WORD
+
+
+@dataclass(frozen=True, slots=True)
+class StringVector:
+    """A vector in an image.
+
+    Preconditions: its values are asked for while the slot is still that of the call.
+    """
+
+    image: Image
+    pointer: int
+    """What the argument register is to hold: 0, an address in the slot, or ``UNREADABLE``."""
+    length: int
+    """Elements before the NULL; 0 when the array could not be read."""
+    start: int
+    """Offset of the first string; they lie one after the other."""
+    end: int
+    unreadable: tuple[int, ...]
+    """Indices of the elements whose string could not be read, ascending."""
+    cost: int
+    """Bytes of strings and pointers, as the kernel counts them."""
+
+    @property
+    def absent(self) -> bool:
+        """Whether the argument was NULL, which the kernel takes for an empty vector."""
+        return self.pointer == 0
+
+    @property
+    def faulted(self) -> bool:
+        """Whether something could not be read, so that the call is going to fail."""
+        return self.pointer == UNREADABLE or bool(self.unreadable)
+
+    @property
+    def values(self) -> list[bytes]:
+        """The strings in the image; an empty one for an element that could not be read."""
+        if len(self.unreadable) == self.length:
+            return [b""] * self.length
+        found = self.image.bytes_at(self.start, self.end - self.start - 1).split(b"\0")
+        if not self.unreadable:
+            return found
+        readable = iter(found)
+        missing = frozenset(self.unreadable)
+        return [b"" if index in missing else next(readable) for index in range(self.length)]
+
+
+def decode(image: Image, address: int, budget: int = LIMIT) -> StringVector:
+    """Copies a vector of the task, array and strings.
+
+    Args:
+        image: Where to.
+        address: Value of the argument register.
+        budget: Bytes of strings and pointers at most; for the second vector of a call, what the
+            ``cost`` of the first one left.
+
+    Raises:
+        Refused: E2BIG, beyond the budget, or a string of more than MAX_ARG_STRLEN bytes.
+        SlotFull: It does not fit.
+
+    Kernel: ``count``, ``bprm_stack_limits`` and ``copy_strings`` in ``fs/exec.c``.
+    """
+    used = image.used
+    if address == 0:
+        return StringVector(image, 0, 0, used, used, (), 0)
+    array = image.reserve(0, _WORD)
+    pointers = _pointers(image, address, budget)
+    if pointers is None:
+        return StringVector(image, UNREADABLE, 0, used, used, (), 0)
+    start = image.used
+    left = budget - len(pointers) * _WORD
+    unreadable = []
+    copy_string = image.copy_string
+    address_of = image.address_of
+    for index, pointer in enumerate(pointers):
+        # With nothing left not even an empty string fits.
+        string = copy_string(pointer, min(left, MAX_ARG_STRLEN))
+        if not isinstance(string, int):
+            pointers[index] = address_of(string.offset)
+            left -= string.length + 1
+        elif string == TOO_LONG:
+            raise Refused(errno.E2BIG)
+        else:
+            pointers[index] = UNREADABLE
+            unreadable.append(index)
+    image.words(array, pointers)
+    return StringVector(
+        image,
+        image.address_of(array),
+        len(pointers),
+        start,
+        image.used,
+        tuple(unreadable),
+        budget - left,
+    )
+
+
+def _pointers(image: Image, address: int, budget: int) -> list[int] | None:
+    # Leaves the array in the image, with its NULL; None when the kernel could not count it.
+    found: list[int] = []
+    wanted = _FIRST
+    while True:
+        got, fault = image.peek(address + len(found) * _WORD, wanted, _WORD)
+        count = got // _WORD
+        chunk = struct.unpack(f"={count}Q", image.bytes_at(image.used, count * _WORD))
+        end = chunk.index(0) if 0 in chunk else count
+        if max(chunk[:end], default=0) > UNREADABLE:
+            return None
+        found += chunk[:end]
+        if end < count:
+            image.reserve((end + 1) * _WORD)
+        elif fault:
+            return None
+        if len(found) * _WORD > budget:
+            raise Refused(errno.E2BIG)
+        if end < count:
+            return found
+        image.reserve(count * _WORD)
+        wanted = min(wanted * 8, _LARGEST)
+
+
+def encode(image: Image, values: Sequence[bytes]) -> int:
+    """Writes a vector of ours; returns the value for the argument register.
+
+    Args:
+        image: Where to.
+        values: The strings, any number of them.
+
+    Raises:
+        ValueError: A string has a NUL byte, which would end it there.
+        SlotFull: It does not fit.
+    """
+    for value in values:
+        if b"\0" in value:
+            raise ValueError(f"an argument cannot have a NUL byte: {value!r}")
+    array = image.reserve((len(values) + 1) * _WORD, _WORD)
+    at = image.address_of(image.put(b"\0".join([*values, b""])))
+    pointers = []
+    for value in values:
+        pointers.append(at)
+        at += len(value) + 1
+    image.words(array, [*pointers, 0])
+    return image.address_of(array)
