@@ -33,6 +33,7 @@ check: $(STAMP) ## Formatting, lint, types, import contracts, generated files
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tools/gen_numbers.py --check
+	$(BIN)/python tools/gen_syscall_docs.py --check
 
 format: $(STAMP) ## Rewrite the sources in the project's format
 	$(BIN)/ruff format .

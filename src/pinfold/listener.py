@@ -80,7 +80,10 @@ class Listener:
         self.backend: str = self._backend.name
 
     def __repr__(self) -> str:
-        return f"<Listener {self._backend.fileno()} ({self.backend})>"
+        try:
+            return f"<Listener {self._backend.fileno()} ({self.backend})>"
+        except OSError:
+            return f"<Listener, closed ({self.backend})>"
 
     def __enter__(self) -> Listener:
         return self

@@ -7,7 +7,7 @@ import os
 import selectors
 import subprocess
 import time
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final, Literal
 
 from pinfold.audit.record import describe
 from pinfold.audit.writer import AuditWriter
@@ -87,6 +87,7 @@ def run(
     map: Mapping[str, str] | Iterable[tuple[StrOrBytes, StrOrBytes]] = (),  # noqa: A002 (the option's name)
     deny: Iterable[StrOrBytes] = (),
     audit: bool | StrOrBytes = False,
+    inspect: Literal["paths", "all"] = "paths",
     ro: Iterable[StrOrBytes] = (),
     rw: Iterable[StrOrBytes] = (),
     keep_caps: bool = False,
@@ -114,6 +115,8 @@ def run(
         map: FROM to TO: a path argument that names FROM, or lies below it, is redirected to TO.
         deny: Globs; a path argument that matches one gets EACCES. ``**`` crosses directories.
         audit: True puts the log's records into the result, a path writes them to that file.
+        inspect: ``all`` pins, and shows in the log, whatever the kernel reads of a call (argv,
+            environments, socket addresses, …), and not only its paths.
         ro: With this or ``rw``, a Landlock domain allows only these paths: for reading, …
         rw: … and for everything.
         keep_caps: Leave a command started by root all its capabilities.
@@ -142,6 +145,8 @@ def run(
     require_machine()
     if isinstance(args, str | bytes | os.PathLike) or not args:
         raise PolicyError("the command must be a sequence: its name, then its arguments")
+    if inspect not in ("paths", "all"):
+        raise PolicyError(f"inspect is 'paths' or 'all', not {inspect!r}")
     if input is not None and stdin is not None:
         raise ValueError("stdin and input may not both be used")
     if capture_output and (stdout is not None or stderr is not None):
@@ -174,7 +179,7 @@ def run(
             pass_fds=frozenset(pass_fds),
         )
         limits = Limits([os.fsencode(p) for p in ro], [os.fsencode(p) for p in rw], keep_caps)
-        session = Session(command, rules, limits, sink=sink)
+        session = Session(command, rules, limits, inspect_all=inspect == "all", sink=sink)
         session.start()
         out, err, outcome = _attend(session, streams, _data(input, encoding, errors), timeout, args)
         stdout_value = _decoded(out, encoding, errors) if as_text else out

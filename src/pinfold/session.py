@@ -24,7 +24,7 @@ from pinfold.linux import process, seccomp
 from pinfold.pins.arena import ArenaPool
 from pinfold.pins.install import DELIVERY_CALL, Installer
 from pinfold.pins.live import LiveCheck
-from pinfold.supervisor.engine import SHAPES, UNPINNED, Engine
+from pinfold.supervisor.engine import EVERYTHING, PATHS, UNPINNED, Engine
 from pinfold.supervisor.loop import OPTIONS, Supervisor
 from pinfold.syscalls.filter import answers
 from pinfold.tracee.names import Names
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from pinfold.launch.spawn import Command, Launched
+    from pinfold.policy.calls import Call, Ruling
     from pinfold.policy.rules import PathRules
     from pinfold.supervisor.engine import Decision, Shape
     from pinfold.tracee.task import Task
@@ -70,6 +71,8 @@ class Session:
         command: What to run.
         rules: Path rules.
         limits: What it may reach.
+        inspect_all: Whether every pointer argument is looked at, and not only paths.
+        ruling: A rule over whole calls, asked when the path rules let one pass.
         sink: Called with each log entry before the call it is about is let go; None for no log.
         on_stop: Called in the session's thread when COMMAND was stopped by job control.
         on_refused: Called with one line when a program was killed as a whole.
@@ -89,12 +92,16 @@ class Session:
         rules: PathRules,
         limits: Limits,
         *,
+        inspect_all: bool = False,
+        ruling: Callable[[Call], Ruling] | None = None,
         sink: Callable[[Entry], None] | None = None,
         on_stop: Callable[[int], None] | None = None,
         on_refused: Callable[[str], None] | None = None,
     ) -> None:
         self._command = command
         self._rules = rules
+        self._inspect_all = inspect_all
+        self._ruling = ruling
         self._sink = sink
         self._on_stop = on_stop
         self._on_refused = on_refused
@@ -162,7 +169,12 @@ class Session:
     @property
     def traps(self) -> bool:
         """Whether any call is judged at all."""
-        return self._sink is not None or not self._rules.empty
+        return (
+            self._sink is not None
+            or self._inspect_all
+            or self._ruling is not None
+            or not self._rules.empty
+        )
 
     def _run(self) -> None:
         try:
@@ -181,8 +193,8 @@ class Session:
 
     def _supervise(self) -> Outcome:
         secret = (_random(), _random())
-        trapped = SHAPES.keys() if self.traps else ()
-        program = seccomp.FilterProgram(filter_code(trapped, secret))
+        shapes = EVERYTHING if self._inspect_all else PATHS if self.traps else {}
+        program = seccomp.FilterProgram(filter_code(shapes, secret))
         waits = Waits()
         live = LiveCheck()
         arenas = ArenaPool()
@@ -200,7 +212,13 @@ class Session:
                     launched.pid,
                     waits,
                     TraceBackend(arenas, Installer(waits, launched.listener, secret, live), live),
-                    Engine(self._rules, Names(), naming=self._sink is not None),
+                    Engine(
+                        self._rules,
+                        Names(),
+                        naming=self._sink is not None,
+                        ruling=self._ruling,
+                    ),
+                    shapes,
                     record=self._record,
                     on_stop=self._on_stop,
                     on_refused=self._on_refused,
@@ -249,7 +267,8 @@ class Session:
                 tuple(
                     Path(one.argument, one.asked, one.name, one.pinned) for one in decision.judged
                 ),
-                decision.how,
+                {one.at: one.value for one in decision.others},
+                decision.replaced,
                 decision.action,
                 decision.rule,
                 errno.errorcode.get(plan.errno, str(plan.errno))
@@ -269,6 +288,7 @@ def filter_code(trapped: Iterable[int], secret: tuple[int, int]) -> bytes:
     cases = answers(
         trapped,
         trap=abi.SECCOMP_RET_TRACE,
+        allow=abi.SECCOMP_RET_ALLOW,
         refuse=abi.SECCOMP_RET_ERRNO,
         delivery=DELIVERY_CALL,
         secret=secret,

@@ -2,7 +2,9 @@
 
 import json
 import os
+from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,15 +13,21 @@ from hypothesis import strategies as st
 from pinfold.audit.record import Entry, describe, line
 from pinfold.audit.record import Path as LoggedPath
 from pinfold.audit.writer import AuditWriter
+from pinfold.codec.message import IoVec, Message
+from pinfold.codec.openhow import OpenHow
+from pinfold.codec.sockaddr import Inet, Sockaddr, Unix, pack
 from pinfold.errors import AuditError
-from pinfold.syscalls.table import ROWS
-from pinfold.uapi.fs import OPEN_HOW
-
-BY_NAME = {row.name: row for row in ROWS}
+from pinfold.syscalls.table import TABLE
 
 
-def entry(call: str, paths: tuple[LoggedPath, ...], *registers: int, how: bytes = b"") -> Entry:
-    row = BY_NAME[call]
+def entry(
+    call: str,
+    paths: tuple[LoggedPath, ...],
+    *registers: int,
+    others: dict[int, Any] | None = None,
+    replaced: tuple[tuple[int, Any, Any], ...] = (),
+) -> Entry:
+    row = TABLE[call]
     return Entry(
         1.5,
         10,
@@ -28,7 +36,8 @@ def entry(call: str, paths: tuple[LoggedPath, ...], *registers: int, how: bytes 
         row,
         (*registers, *(0,) * (6 - len(registers))),
         paths,
-        how,
+        others or {},
+        replaced,
         "allow",
         None,
         None,
@@ -50,9 +59,9 @@ def test_a_record_shows_what_was_pinned() -> None:
 
 
 def test_openat2_shows_the_structure() -> None:
-    how = OPEN_HOW.pack(0o101, 0o644, 8)
+    how = OpenHow(0x7000, 0, 0o101, 0o644, 8)
     path = LoggedPath(1, b"/a", b"/a", b"/a")
-    record = describe(entry("openat2", (path,), 3, 1, 2, 24, how=how))
+    record = describe(entry("openat2", (path,), 3, 1, 2, 24, others={2: how}))
     assert record["args"]["flags"] == "O_WRONLY|O_CREAT"
     assert record["args"]["resolve"] == "0x8"
     assert "substituted" not in record
@@ -93,3 +102,52 @@ def test_a_new_log_is_private(tmp_path: Path) -> None:
     writer.close()
     assert path.stat().st_mode & 0o777 == 0o600
     assert json.loads(path.read_text())["syscall"] == "open"
+
+
+def _address(value: Any) -> Sockaddr:
+    return Sockaddr(0x7000, pack(value), value)
+
+
+def test_addresses_are_shown_as_text() -> None:
+    record = describe(
+        entry("connect", (), 3, 0x1234, 16, others={1: _address(Inet(IPv4Address("10.0.0.1"), 80))})
+    )
+    assert record["args"] == {"fd": 3, "address": "inet:10.0.0.1:80", "length": 16}
+
+
+def test_messages_show_where_they_go() -> None:
+    message = Message(0x7000, 0, Unix(b"/run/x"), b"", (IoVec(1, 5), IoVec(2, 6)), b"", 0)
+    record = describe(entry("sendmsg", (), 3, 0x1234, 0, others={1: message}))
+    assert record["args"]["message"] == {"to": "unix:/run/x", "length": 11}
+
+
+def test_an_environment_shows_names_only() -> None:
+    others = {1: [b"sh", b"-c", b"\xff"], 2: [b"HOME=/root", b"TOKEN=secret"]}
+    record = describe(entry("execve", (LoggedPath(0, b"/sh", b"/sh", b"/sh"),), others=others))
+    assert record["args"] == {
+        "path": "/sh",
+        "argv": ["sh", "-c", "\udcff"],
+        "envp": ["HOME", "TOKEN"],
+    }
+
+
+def test_long_vectors_say_what_they_leave_out() -> None:
+    others = {1: [b"x"] * 5000, 2: None}
+    record = describe(entry("execve", (LoggedPath(0, b"/sh", b"/sh", b"/sh"),), others=others))
+    shown = record["args"]["argv"]
+    assert shown[-1] == {"omitted": 5000 - len(shown) + 1}
+    assert set(shown[:-1]) == {"x"}
+
+
+def test_buffers_show_length_and_beginning() -> None:
+    record = describe(entry("setsockopt", (), 3, 1, 2, 0x1234, 40, others={3: bytes(40)}))
+    assert record["args"]["value"] == {"length": 40, "hex": "00" * 32}
+
+
+def test_what_a_rule_replaced_is_told() -> None:
+    replaced = ((2, 0o1, 0o2), (1, [b"a"], [b"b", b"c"]))
+    record = describe(entry("openat", (), 3, 1, 0o1, 0, replaced=replaced[:1]))
+    assert record["args"]["flags"] == "O_RDWR"
+    assert record["substituted"] == {"flags": {"from": "O_WRONLY", "to": "O_RDWR"}}
+    record = describe(entry("execve", (), others={1: [b"b", b"c"]}, replaced=replaced[1:]))
+    assert record["substituted"] == {"argv": {"from": ["a"], "to": ["b", "c"]}}

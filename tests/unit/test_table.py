@@ -11,11 +11,14 @@ from pinfold import bpf
 from pinfold.pins.arena import SLOT_SIZE
 from pinfold.pins.install import DELIVERY_CALL
 from pinfold.session import filter_code
-from pinfold.supervisor.engine import SHAPES, shape
+from pinfold.supervisor.engine import EVERYTHING, Shape
+from pinfold.supervisor.engine import PATHS as SHAPES
+from pinfold.syscalls.exempt import LEFT_ALONE, NOT_THERE
 from pinfold.syscalls.kinds import Kind, show_at_flags, show_open_flags
 from pinfold.syscalls.numbers import AARCH64, X86_64
 from pinfold.syscalls.refused import REFUSED
-from pinfold.syscalls.table import ROWS, Row
+from pinfold.syscalls.table import PATH_ROWS as ROWS
+from pinfold.syscalls.table import TABLE, Row
 from pinfold.uapi import seccomp as abi
 from pinfold.uapi.fs import PATH_MAX
 
@@ -46,8 +49,15 @@ FIRST = [
 
 def test_numbers_are_those_of_the_package() -> None:
     source = syscalls()
-    assert source.load_arch_table("x86_64") == X86_64
-    assert source.load_arch_table("arm64") == AARCH64
+    for package, numbers in (
+        (source.load_arch_table("x86_64"), X86_64),
+        (source.load_arch_table("arm64"), AARCH64),
+    ):
+        assert {name: numbers[name] for name in package} == package
+        # What newer kernels dropped has numbers that nothing else got.
+        dropped = numbers.keys() - package.keys()
+        assert dropped <= {*LEFT_ALONE[NOT_THERE], "uselib"}
+        assert not {numbers[name] for name in dropped} & set(package.values())
 
 
 def test_no_call_has_two_rows() -> None:
@@ -63,14 +73,31 @@ def test_rows_are_sound(row: Row) -> None:
     kinds = [kind for _, kind in row.arguments]
     assert 1 <= len(kinds) <= 6
     assert any(kind in PATHS for kind in kinds)
-    names = [name for name, kind in row.arguments if kind is not Kind.LEFT]
+    names = [name for name, _ in row.arguments]
     assert len(names) == len(set(names)), "two arguments would share a key in the log"
     for index, kind in enumerate(kinds):
         if kind is Kind.DIRFD:
             assert kinds[index + 1] in PATHS, "a directory descriptor stands right before its path"
-    pages = sum(kind in (*PATHS, Kind.OPEN_HOW) for kind in kinds)
-    assert pages * PATH_MAX <= SLOT_SIZE
-    assert SHAPES[row.number] == shape(row)
+    shape = SHAPES[row.number]
+    assert shape.row is row
+    assert len(shape.paths) == sum(kind in PATHS for kind in kinds)
+    assert len(shape.paths) * PATH_MAX <= SLOT_SIZE
+    assert [other.kind for other in shape.others] == [
+        kind for kind in kinds if kind is Kind.OPEN_HOW
+    ]
+    assert row.number in EVERYTHING
+
+
+@pytest.mark.parametrize("shape", EVERYTHING.values(), ids=lambda shape: shape.row.name)
+def test_whatever_can_be_pinned_is(shape: Shape) -> None:
+    looked_at = {one.argument for one in (*shape.paths, *shape.others)}
+    assert looked_at == set(shape.row.pinned)
+
+
+def test_every_call_with_something_to_pin_is_trapped_or_refused() -> None:
+    refused = {row.name for row in REFUSED if row.argument < 0}
+    wanted = {row.number for row in TABLE.values() if row.pinned and row.name not in refused}
+    assert wanted == EVERYTHING.keys()
 
 
 def test_refused_and_trapped_calls_do_not_overlap() -> None:
@@ -100,6 +127,27 @@ def test_the_filter_refuses_every_refusal(row) -> None:  # type: ignore[no-untyp
         # Bits that the kernel does not look at are no way around.
         args[row.argument] = row.value | (0xABCD << 40 if row.mask >> 32 == 0 else 0)
     assert _answer(row.name, *args) == abi.SECCOMP_RET_ERRNO | row.errno
+
+
+@pytest.mark.parametrize("shape", EVERYTHING.values(), ids=lambda shape: shape.row.name)
+def test_the_filter_traps_everything_when_asked_to(shape: Shape) -> None:
+    program = bpf.disassemble(filter_code(EVERYTHING.keys(), SECRET))
+    bpf.check(program)
+    data = bpf.SeccompData(shape.row.number, abi.AUDIT_ARCH_X86_64, 0, (1, 1, 1, 1, 1, 1))
+    assert bpf.run(program, data).value == abi.SECCOMP_RET_TRACE
+
+
+def test_sending_to_nobody_in_particular_is_not_trapped() -> None:
+    program = bpf.disassemble(filter_code(EVERYTHING.keys(), SECRET))
+    for pointer, wanted in (
+        (0, abi.SECCOMP_RET_ALLOW),
+        (1, abi.SECCOMP_RET_TRACE),
+        (1 << 32, abi.SECCOMP_RET_TRACE),
+    ):
+        data = bpf.SeccompData(
+            X86_64["sendto"], abi.AUDIT_ARCH_X86_64, 0, (3, 4, 5, 0, pointer, 16)
+        )
+        assert bpf.run(program, data).value == wanted
 
 
 def test_only_the_secret_gets_a_notification() -> None:

@@ -82,6 +82,7 @@ def test_constants_equal_the_headers(tmp_path: Path) -> None:
 def test_proposed_numbers_are_literally_right() -> None:
     assert {name: getattr(seccomp, name) for name in PROPOSED} == PROPOSED
     assert seccomp.SECCOMP_NOTIF_PIN_INSTALL.size == 32
+    assert seccomp.SECCOMP_NOTIF_PIN_INSTALL_V1.size == 40
     assert seccomp.SECCOMP_NOTIF_SEND_REDIRECT.size == 120
     assert procmap.PROCMAP_QUERY == 0xC0686611
 
@@ -93,6 +94,7 @@ def test_proposed_numbers_are_literally_right() -> None:
         (seccomp.SECCOMP_NOTIF, "struct seccomp_notif"),
         (seccomp.SECCOMP_NOTIF_RESP, "struct seccomp_notif_resp"),
         (seccomp.SECCOMP_NOTIF_ADDFD, "struct seccomp_notif_addfd"),
+        (seccomp.SECCOMP_NOTIF_ID, "__u64"),
         (bpf.SOCK_FILTER, "struct sock_filter"),
         (bpf.SOCK_FPROG, "struct sock_fprog"),
         (fs.OPEN_HOW, "struct open_how"),

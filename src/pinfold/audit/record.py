@@ -3,6 +3,10 @@ r"""One line of the audit log (pure).
 A record shows the bytes that the kernel was pointed at, not bytes that were read from the program:
 ``path`` is what the slot holds. Names that are not UTF-8 survive: each byte that does not decode
 becomes a lone surrogate (U+DC80 to U+DCFF, as ``os.fsdecode`` does), written as a ``\u`` escape.
+
+Of an environment only the names are shown: the values are where secrets are. Of a vector of many
+strings the first ones are, with the number of those that are left out; of bytes without a meaning
+of their own, the length and the first of them.
 """
 
 from __future__ import annotations
@@ -10,11 +14,17 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from pinfold.syscalls.kinds import Kind, show_at_flags, show_open_flags
-from pinfold.uapi.fs import AT_FDCWD, OPEN_HOW
+from pinfold.codec.message import Message, descriptors
+from pinfold.codec.openhow import OpenHow
+from pinfold.codec.sockaddr import Sockaddr
+from pinfold.codec.sockaddr import show as show_address
+from pinfold.codec.vector import StringVector
+from pinfold.codec.xattr import XattrArgs
+from pinfold.syscalls.kinds import NULLABLE, POINTERS, Kind, show_at_flags, show_open_flags
+from pinfold.uapi.fs import AT_FDCWD
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pinfold.syscalls.table import Row
 
@@ -44,8 +54,10 @@ class Entry(NamedTuple):
     registers: Sequence[int]
     """The six argument registers, before anything was changed."""
     paths: tuple[Path, ...]
-    how: bytes
-    """``struct open_how`` as pinned; empty for all calls but one."""
+    others: Mapping[int, Any]
+    """Further pointer arguments by index, as pinned; see ``policy.calls.Argument``."""
+    replaced: Sequence[tuple[int, Any, Any]]
+    """(argument, what it was, what it is) of those, and of numbers, that a rule replaced."""
     verdict: str
     rule: str | None
     errno: str | None
@@ -70,7 +82,7 @@ def describe(entry: Entry) -> dict[str, Any]:
         record["rule"] = entry.rule
     if entry.errno is not None:
         record["errno"] = entry.errno
-    substituted = {
+    substituted: dict[str, dict[str, Any]] = {
         entry.row.arguments[path.argument][0]: {
             "from": _text(path.asked),
             "to": _text(path.pinned),
@@ -78,6 +90,9 @@ def describe(entry: Entry) -> dict[str, Any]:
         for path in entry.paths
         if path.pinned != path.asked
     }
+    for index, before, after in entry.replaced:
+        name, kind = entry.row.arguments[index]
+        substituted[name] = {"from": _show(name, kind, before), "to": _show(name, kind, after)}
     if substituted:
         record["substituted"] = substituted
     return record
@@ -94,32 +109,88 @@ def _text(data: bytes) -> str:
 
 def _arguments(entry: Entry) -> dict[str, Any]:
     paths = {path.argument: path for path in entry.paths}
+    numbers = {index: new for index, _, new in entry.replaced if isinstance(new, int)}
     shown: dict[str, Any] = {}
     for index, (name, kind) in enumerate(entry.row.arguments):
         path = paths.get(index)
+        value = entry.others.get(index)
         if path is not None:
             shown[name] = _text(path.pinned)
-        elif kind is Kind.OPEN_HOW:
-            if entry.how:
-                flags, mode, resolve = OPEN_HOW.unpack_from(entry.how)
-                shown["flags"] = show_open_flags(flags)
-                shown["mode"] = oct(mode)
-                shown["resolve"] = hex(resolve)
-        elif kind is Kind.PATH_OR_NULL and entry.registers[index] == 0:
+        elif isinstance(value, OpenHow):
+            shown["flags"] = show_open_flags(value.flags)
+            shown["mode"] = oct(value.mode)
+            shown["resolve"] = hex(value.resolve)
+        elif value is not None:
+            shown[name] = _show(name, kind, value)
+        elif kind in NULLABLE and entry.registers[index] == 0:
             shown[name] = None
-        elif kind not in _UNSHOWN:
-            shown[name] = _show(kind, entry.registers[index])
+        elif kind in _NUMBERS:
+            shown[name] = _number(kind, numbers.get(index, entry.registers[index]))
     return shown
 
 
-_UNSHOWN: Final = frozenset({Kind.LEFT, Kind.PATH, Kind.PATH_OR_NULL, Kind.TEXT})
+_NUMBERS: Final = frozenset(Kind) - POINTERS - {Kind.VARIES}
+_STRINGS_SHOWN: Final = 1024
+_TEXT_SHOWN: Final = 65536
+_BYTES_SHOWN: Final = 32
 
 
-def _show(kind: Kind, value: int) -> str | int:
+def _show(name: str, kind: Kind, value: Any) -> Any:
+    if isinstance(value, int):
+        return _number(kind, value)
+    if isinstance(value, bytes):
+        return _text(value) if kind in _TEXTS else _bytes(value)
+    if isinstance(value, Sockaddr):
+        return None if value.address is None else show_address(value.address)
+    if isinstance(value, Message):
+        return _message(value)
+    if isinstance(value, XattrArgs):
+        return _bytes(value.value) | {"flags": value.flags}
+    if isinstance(value, OpenHow):
+        return show_open_flags(value.flags)
+    return _strings(name, value.values if isinstance(value, StringVector) else value)
+
+
+_TEXTS: Final = frozenset(
+    {Kind.PATH, Kind.PATH_OR_NULL, Kind.TEXT, Kind.WORD, Kind.WORD_OR_NULL, Kind.NAME}
+)
+
+
+def _strings(name: str, values: Sequence[bytes]) -> Any:
+    if name == "envp":
+        values = [value.partition(b"=")[0] for value in values]
+    shown = []
+    room = _TEXT_SHOWN
+    for value in values[:_STRINGS_SHOWN]:
+        room -= len(value)
+        if room < 0:
+            break
+        shown.append(_text(value))
+    left = len(values) - len(shown)
+    return [*shown, {"omitted": left}] if left else shown
+
+
+def _bytes(value: bytes) -> dict[str, Any]:
+    return {"length": len(value), "hex": value[:_BYTES_SHOWN].hex()}
+
+
+def _message(message: Message) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "to": None if message.name is None else show_address(message.name),
+        "length": sum(vector.length for vector in message.iovecs),
+    }
+    passed = descriptors(message.control)
+    if passed:
+        shown["descriptors"] = passed
+    return shown
+
+
+def _number(kind: Kind, value: int) -> str | int:
     if kind is Kind.DIRFD:
-        value &= 0xFFFFFFFF
-        value -= (value >> 31) << 32
+        value = _signed(value)
         return "AT_FDCWD" if value == AT_FDCWD else value
+    if kind in (Kind.FD, Kind.INTEGER):
+        return _signed(value)
     if kind is Kind.OPEN_FLAGS:
         return show_open_flags(value & 0xFFFFFFFF)
     if kind is Kind.AT_FLAGS:
@@ -127,3 +198,8 @@ def _show(kind: Kind, value: int) -> str | int:
     if kind is Kind.MODE:
         return oct(value & 0xFFFFFFFF)
     return value
+
+
+def _signed(value: int) -> int:
+    value &= 0xFFFFFFFF
+    return value - ((value >> 31) << 32)

@@ -29,15 +29,21 @@ class Deny(NamedTuple):
 
 
 class Redirect(NamedTuple):
-    """The call is made with some arguments pointing into its slot.
+    """The call is made with some argument registers replaced."""
 
-    ``pointers`` are (argument index, offset in the slot) pairs.
-    """
+    registers: tuple[tuple[int, int], ...]
+    """Pairs of an argument's index and its new value (``u64``): an address in the slot, a number,
+    or an address at which the kernel finds nothing to read."""
 
-    pointers: tuple[tuple[int, int], ...]
+
+class SendFirst(NamedTuple):
+    """The first message of a ``sendmmsg`` is sent, by ``sendmsg``; see ``backends.batch``."""
+
+    message: int
+    """Address of its ``msghdr`` in the slot, or one at which there is nothing to read."""
 
 
-Plan = Deny | Redirect
+Plan = Deny | Redirect | SendFirst
 
 
 class ListenerBackend(Protocol):

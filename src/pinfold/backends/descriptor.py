@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from pinfold.linux.seccomp import RawNotification
 
-_LONGEST: Final = 24 * 60 * 60.0
+LONGEST: Final = 24 * 60 * 60.0
 """Seconds; poll counts milliseconds in an int."""
 _U32: Final = (1 << 32) - 1
 _U64: Final = (1 << 64) - 1
@@ -207,8 +207,8 @@ class ListenerDescriptor:
             EOFError: No process is left under the filter.
             OSError: EBADF when the listener is closed, also meanwhile.
         """
-        if timeout is not None and not 0 <= timeout <= _LONGEST:
-            timeout = min(max(0.0, timeout), _LONGEST)
+        if timeout is not None and not 0 <= timeout <= LONGEST:
+            timeout = min(max(0.0, timeout), LONGEST)
         with self.listener as fd:
             if not self._reading.acquire(False):
                 start = time.monotonic()

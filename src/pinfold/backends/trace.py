@@ -16,10 +16,12 @@ the path was copied into the kernel before the old memory went.
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from pinfold.arch.x86_64 import ARGUMENTS
-from pinfold.backends.base import Deny
+from pinfold.arch.x86_64 import ARGUMENTS, ORIG_RAX
+from pinfold.backends import batch
+from pinfold.backends.base import Deny, SendFirst
+from pinfold.pins.arena import SLOT_SIZE
 
 if TYPE_CHECKING:
     from pinfold.backends.base import Plan
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from pinfold.pins.install import Installer
     from pinfold.pins.live import LiveCheck
     from pinfold.tracee.task import Task
+
+_WAS_SENDMMSG: Final = (ORIG_RAX, batch.SENDMMSG)
 
 
 class TraceBackend:
@@ -49,8 +53,10 @@ class TraceBackend:
         # By task id: the slot, and (register, value) pairs to put back at the exit stop.
         self._in_flight: dict[int, tuple[Slot, tuple[tuple[int, int], ...]]] = {}
 
-    def slot_for(self, task: Task) -> Slot | int:
+    def slot_for(self, task: Task, size: int = SLOT_SIZE) -> Slot | int:
         """Returns a slot for the task's trapped call, or says that this stop is dealt with.
+
+        Asked again in the same stop, for a larger one, it takes the first one back.
 
         An int means that the task was resumed already: 0 when it makes its call again, because the
         arena had to be pinned first; else the errno that its call failed with.
@@ -62,7 +68,7 @@ class TraceBackend:
         """
         self.finished(task)
         try:
-            slot = self._arenas.take()
+            slot = self._arenas.take(size)
         except OSError as error:
             failed = error.errno or errno.ENOMEM
             self.deny(task, Deny(failed))
@@ -106,13 +112,17 @@ class TraceBackend:
             self.finished(task)
             self.deny(task, plan)
             return
-        start = task.space.pins[slot.arena.number] + slot.offset
         registers = task.registers
+        if isinstance(plan, SendFirst):
+            self._in_flight[task.tid] = (slot, batch.begin(task, plan.message))
+            task.store(registers)
+            task.resume_to_exit()
+            return
         saved = []
-        for index, offset in plan.pointers:
+        for index, value in plan.registers:
             register = ARGUMENTS[index]
             saved.append((register, registers[register]))
-            registers[register] = start + offset
+            registers[register] = value
         self._in_flight[task.tid] = (slot, tuple(saved))
         if len(saved) == 1:
             register = saved[0][0]
@@ -121,9 +131,16 @@ class TraceBackend:
             task.store(registers)
         task.resume_to_exit()
 
+    def address_of(self, task: Task, slot: Slot) -> int:
+        """Returns where the task finds a slot that :meth:`slot_for` gave for it."""
+        return task.space.pins[slot.arena.number] + slot.offset
+
     def deny(self, task: Task, plan: Deny) -> None:
         """Makes the task's trapped call fail, and resumes the task."""
-        task.skip_call(-plan.errno)
+        result = -plan.errno
+        if task.batch is not None:
+            result = batch.refuse(task, task.batch)
+        task.skip_call(result)
         task.resume()
 
     def exit_stop(self, task: Task) -> None:
@@ -132,9 +149,26 @@ class TraceBackend:
         if flight is not None:
             slot, saved = flight
             self._arenas.give_back(slot)
-            for register, value in saved:
-                task.poke(register, value)
+            if saved and saved[-1] == _WAS_SENDMMSG:
+                registers = task.load()
+                for register, value in saved:
+                    registers[register] = value
+                batch.advance(task)
+                task.store(registers)
+            else:
+                for register, value in saved:
+                    task.poke(register, value)
         task.resume()
+
+    def signalled(self, task: Task) -> None:
+        """Ends what a signal ends: a ``sendmmsg`` between two of its messages.
+
+        Preconditions: the task is about to take a signal.
+        """
+        if task.batch is not None:
+            task.load()
+            batch.finish(task, task.batch)
+            task.store(task.registers)
 
     def finished(self, task: Task) -> None:
         """Gives back the slot of a call that ended without an exit stop (exec, death)."""

@@ -73,6 +73,14 @@ _SI_KERNEL: Final = 0x80
     "--audit", metavar="FILE", help="Write a JSON line for every trapped call; '-' is stderr."
 )
 @click.option(
+    "--inspect",
+    type=click.Choice(["paths", "all"]),
+    default="paths",
+    show_default=True,
+    help="What is pinned, and shown by --audit: path arguments, or all that the kernel reads of a"
+    " call, such as argv, environments, socket addresses and attributes.",
+)
+@click.option(
     "--ro",
     multiple=True,
     metavar="PATH",
@@ -91,6 +99,7 @@ def command(
     maps: Sequence[str],
     denies: Sequence[str],
     audit: str | None,
+    inspect: str,
     ro: Sequence[str],
     rw: Sequence[str],
     keep_caps: bool,
@@ -131,6 +140,7 @@ def command(
             ),
             writer,
             say,
+            inspect_all=inspect == "all",
         )
         return runner.run()
     finally:
@@ -148,6 +158,8 @@ class _Runner:
         limits: Limits,
         writer: AuditWriter | None,
         say: Callable[[str], None],
+        *,
+        inspect_all: bool,
     ) -> None:
         self._say = say
         self._limits = limits
@@ -164,6 +176,7 @@ class _Runner:
             ),
             rules,
             limits,
+            inspect_all=inspect_all,
             sink=writer.write if writer is not None else None,
             on_stop=self._stop_with_command,
             on_refused=complain,
@@ -174,7 +187,7 @@ class _Runner:
         for line in session.warnings:
             complain(f"warning: {line}")
         if not session.traps:
-            line = "no --map, --deny or --audit: no call is judged"
+            line = "no --map, --deny, --audit or --inspect all: no call is judged"
             if self._limits.ro or self._limits.rw:
                 self._say(line + ", the program is only confined to its paths")
             else:

@@ -16,7 +16,8 @@ import errno
 import struct
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from pinfold.codec.base import SlotFull
+from pinfold.codec.base import Refused, SlotFull
+from pinfold.uapi.mman import PAGE_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -140,6 +141,34 @@ class Image:
         if length and self._read(address, offset, length) != length:
             self._used = before
             return None
+        return offset
+
+    def copy_struct(self, address: int, size: int, known: int) -> int | None:
+        """Copies a structure that may be one of a later version, larger than what we know.
+
+        Args:
+            address: Where in the task.
+            size: Bytes, as the task says.
+            known: Bytes that the structure has at least.
+
+        Returns:
+            Its offset; or None when there is nothing for the kernel to read: for a size that it
+            refuses (EINVAL, E2BIG), or memory that cannot be read.
+
+        Raises:
+            Refused: E2BIG. Memory that cannot be read is not the first thing to go wrong: the
+                kernel looks for bytes that it does not know before it reads those that it does.
+            SlotFull: It does not fit.
+
+        Kernel: ``copy_struct_from_user`` in ``include/linux/uaccess.h``.
+        """
+        if not known <= size <= PAGE_SIZE:
+            return None
+        offset = self.copy(address, size, 8)
+        if offset is None and size > known:
+            got, _ = self.peek(address + known, size - known)
+            if any(self.bytes_at(self._used, got)):
+                raise Refused(errno.E2BIG)
         return offset
 
     def copy_string(self, address: int, limit: int) -> Span | int:

@@ -108,11 +108,28 @@ def _name(image: Image, header: int, address: int, length: int) -> tuple[Address
 def _vector(image: Image, header: int, address: int, count: int) -> tuple[IoVec, ...]:
     # Of an empty vector nothing is read, nor of one that is refused (EMSGSIZE).
     length = count * net.IOVEC.size
-    offset = image.copy(address, length, 8) if 0 < count <= net.UIO_MAXIOV else None
-    image.word(header + net.MSG_IOV, _aimed(image, address, offset))
+    offset = None
+    if 0 < count <= net.UIO_MAXIOV:
+        offset = image.copy(address, length, 8)
+        if offset is None:
+            offset, length = _refused_vector(image, address, length)
+    image.word(header + net.MSG_IOV, _aimed(image, offset))
     if offset is None:
         return ()
     return tuple(map(IoVec._make, net.IOVEC.iter_unpack(image.bytes_at(offset, length))))
+
+
+def _refused_vector(image: Image, address: int, length: int) -> tuple[int | None, int]:
+    # A vector that cannot be read to its end. The kernel reads one element after the other, and
+    # with a length of 2**63 or more it stops there (EINVAL), so that the rest need not exist.
+    offset = image.reserve(0, 8)
+    got, _ = image.peek(address, length)
+    whole = got - got % net.IOVEC.size
+    for at, (_, size) in enumerate(net.IOVEC.iter_unpack(image.bytes_at(offset, whole))):
+        if size >> 63:
+            length = (at + 1) * net.IOVEC.size
+            return image.reserve(length), length
+    return None, 0
 
 
 def _control(image: Image, header: int, address: int, length: int) -> bytes:
@@ -121,14 +138,13 @@ def _control(image: Image, header: int, address: int, length: int) -> bytes:
         image.word(header + net.MSG_CONTROL, UNREADABLE)
         return b""
     offset = image.copy(address, length, net.CMSG_ALIGNMENT) if length else None
-    image.word(header + net.MSG_CONTROL, _aimed(image, address, offset))
+    image.word(header + net.MSG_CONTROL, _aimed(image, offset))
     return b"" if offset is None else image.bytes_at(offset, length)
 
 
-def _aimed(image: Image, address: int, offset: int | None) -> int:
-    if offset is not None:
-        return image.address_of(offset)
-    return UNREADABLE if address else _NULL
+def _aimed(image: Image, offset: int | None) -> int:
+    # NULL is no exception: something could be mapped there by the time the kernel reads it.
+    return UNREADABLE if offset is None else image.address_of(offset)
 
 
 def encode_name(image: Image, message: Message, raw: bytes) -> Message:

@@ -3,7 +3,7 @@
 It is pinned in the size that the task gave, the part that we do not know included: whether that
 part may be non-zero is the kernel's to say (E2BIG).
 
-Kernel: ``sys_openat2`` in ``fs/open.c``, ``copy_struct_from_user``.
+Kernel: ``sys_openat2`` in ``fs/open.c``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pinfold.codec.base import UNREADABLE
 from pinfold.uapi.fs import OPEN_HOW
-from pinfold.uapi.mman import PAGE_SIZE
 
 if TYPE_CHECKING:
     from pinfold.codec.image import Image
@@ -43,11 +42,10 @@ def decode(image: Image, address: int, size: int) -> OpenHow:
             copied.
 
     Raises:
+        Refused: E2BIG, see :meth:`~pinfold.codec.image.Image.copy_struct`.
         SlotFull: It does not fit.
     """
-    if not OPEN_HOW.size <= size <= PAGE_SIZE:
-        return _NOTHING
-    offset = image.copy(address, size, 8)
+    offset = image.copy_struct(address, size, OPEN_HOW.size)
     if offset is None:
         return _NOTHING
     numbers = OPEN_HOW.unpack(image.bytes_at(offset, OPEN_HOW.size))

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pinfold.codec.base import UNREADABLE
 from pinfold.codec.image import TOO_LONG
-from pinfold.uapi.mman import PAGE_SIZE
 from pinfold.uapi.xattr import XATTR_ARGS, XATTR_NAME_MAX, XATTR_SIZE_MAX
 
 if TYPE_CHECKING:
@@ -93,11 +92,10 @@ def decode_args(image: Image, address: int, size: int, *, sets: bool) -> XattrAr
             (``getxattrat``) writes to where the structure points: that stays in the task.
 
     Raises:
+        Refused: E2BIG, see :meth:`~pinfold.codec.image.Image.copy_struct`.
         SlotFull: It does not fit.
     """
-    if not XATTR_ARGS.size <= size <= PAGE_SIZE:
-        return _NOTHING
-    offset = image.copy(address, size, 8)
+    offset = image.copy_struct(address, size, XATTR_ARGS.size)
     if offset is None:
         return _NOTHING
     value, length, flags = XATTR_ARGS.unpack(image.bytes_at(offset, XATTR_ARGS.size))

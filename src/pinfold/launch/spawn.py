@@ -158,10 +158,7 @@ def launch(
     paths = candidates(command.argv[0], command.env)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        with warnings.catch_warnings():
-            # It is about other threads; see the head of the module for what the child leaves out.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            pid = os.fork()
+        pid = _fork()
         if pid == 0:
             _child(command, program, flags, confine, kept, theirs.detach(), paths)
         theirs.close()
@@ -181,6 +178,22 @@ def launch(
         theirs.close()
         raise
     return Launched(pid, pidfd, listener, ours, paths)
+
+
+def _fork() -> int:
+    # The child is to start with collection off: its first allocation could set it off.
+    collecting = gc.isenabled()
+    gc.disable()
+    pid = -1
+    try:
+        with warnings.catch_warnings():
+            # It is about other threads; see the head of the module for what the child leaves out.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+    finally:
+        if collecting and pid != 0:
+            gc.enable()
+    return pid
 
 
 def exec_failure(launched: Launched, denied: str | None) -> LaunchError:
@@ -301,7 +314,6 @@ def _child(
     stage = _STREAMS
     status = 125
     try:
-        gc.disable()
         channel = above_streams(channel)
         process.die_with_parent(signal.SIGKILL)
         process.set_dumpable(True)
@@ -337,8 +349,7 @@ def _child(
 
 def _restore_signals() -> None:
     # Exec takes handlers away in any case. Until then they would be the caller's, in the wrong
-    # process; and a wake-up descriptor is written to by a call that may be trapped.
-    signal.set_wakeup_fd(-1)
+    # process, and Python's own part of them may make a call that is trapped (set_wakeup_fd).
     for number in signal.valid_signals():
         if number in _RESTORED or callable(signal.getsignal(number)):
             signal.signal(number, signal.SIG_DFL)

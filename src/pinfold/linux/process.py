@@ -10,7 +10,7 @@ from pinfold.linux import libc
 from pinfold.syscalls.numbers import X86_64 as NR
 from pinfold.uapi import prctl as abi
 
-_STATUS_BYTES = 1 << 20
+_STATUS_BYTES = 8192
 
 
 def take_descriptor(pidfd: int, number: int) -> int:
@@ -96,8 +96,10 @@ def status_fields(tid: int, *names: bytes) -> list[bytes] | None:
     try:
         status = os.open(f"/proc/{tid}/status", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            # One read makes the whole text; it is some 1,500 bytes, more with many groups.
+            # The text is made by the first read; it is some 1,500 bytes, more with many groups.
             text = os.read(status, _STATUS_BYTES)
+            while not text.endswith(b"\n") and (more := os.read(status, _STATUS_BYTES)):
+                text += more
         finally:
             os.close(status)
     except OSError as error:

@@ -27,6 +27,17 @@ _readv = function(
     ctypes.c_ulong,
 )
 
+_writev = function(
+    "process_vm_writev",
+    ctypes.c_ssize_t,
+    ctypes.c_int,
+    ctypes.c_void_p,
+    ctypes.c_ulong,
+    ctypes.c_void_p,
+    ctypes.c_ulong,
+    ctypes.c_ulong,
+)
+
 _strnlen = function("strnlen", ctypes.c_size_t, ctypes.c_void_p, ctypes.c_size_t)
 
 _FIRST: Final = 256
@@ -103,6 +114,23 @@ class RemoteReader:
                 return -errno.EFAULT
             done += got
         return -errno.ENAMETOOLONG
+
+
+def write_memory(tid: int, address: int, data: bytes) -> bool:
+    """Copies bytes into another task; returns whether all of them could be written.
+
+    Raises:
+        OSError: ESRCH when the task is gone; EPERM when we may not.
+
+    Kernel: ``process_vm_writev(2)``. It honours the target's page protection.
+    """
+    buffer = ctypes.create_string_buffer(data, len(data))
+    local = IoVec(ctypes.addressof(buffer), len(data))
+    remote = IoVec(address, len(data))
+    count = _writev(tid, ctypes.addressof(local), 1, ctypes.addressof(remote), 1, 0)
+    if count == -1 and ctypes.get_errno() != errno.EFAULT:
+        raise error("process_vm_writev", tid)
+    return count == len(data)
 
 
 _HERE: Final = -1

@@ -28,20 +28,38 @@ if TYPE_CHECKING:
     import mmap
 
 SLOT_SIZE: Final = 2 * PATH_MAX
-"""Two paths, or a path and a structure of up to a page."""
+"""The smallest slots: two long paths, or the arguments of a usual program."""
 
 SLOTS: Final = 128
-"""Slots in an arena: 1 MiB of address space in each process, touched only as it is used."""
+"""Smallest slots in an arena: 1 MiB of address space in a process, touched only as it is used."""
+
+
+class _Class(NamedTuple):
+    size: int  # of a slot
+    slots: int  # in an arena
+    arenas: int  # at most
+
+
+_LARGER: Final = (
+    _Class(16 * SLOT_SIZE, 8, 16),
+    _Class(128 * SLOT_SIZE, 1, 16),
+    _Class(1024 * SLOT_SIZE, 1, 8),
+)
+"""The largest holds the largest arguments of a program (6 MiB, ``codec.vector``), and replacements
+for them that are not much longer."""
 
 MAX_ARENAS: Final = 64
 """Beyond 8,192 calls under way at one time a call is refused with ENOMEM."""
 
 
 class Slot(NamedTuple):
-    """The bytes of one call: ``SLOT_SIZE`` of them, at ``offset`` in ``arena``."""
+    """The bytes of one call: ``size`` of them, at ``offset`` in ``arena``."""
 
     arena: Arena
     offset: int
+    size: int
+    kind: int
+    """Index of its size among those of the pool."""
 
 
 class Arena(Pin):
@@ -77,56 +95,77 @@ class ArenaPool:
     Preconditions: used by one thread.
     """
 
-    __slots__ = ("_arenas", "_free", "_slots")
+    __slots__ = ("_arenas", "_classes", "_free", "_used")
 
     def __init__(self, slots: int = SLOTS) -> None:
-        self._slots = slots
+        self._classes = [_Class(SLOT_SIZE, slots, MAX_ARENAS), *_LARGER]
         self._arenas: list[Arena] = []
-        self._free: list[list[Slot]] = []
-        self._grow()
+        # By class: the free slots of each of its arenas, oldest arena first.
+        self._free: list[dict[int, list[Slot]]] = [{} for _ in self._classes]
+        self._used = 0
+        self._grow(0)
 
-    def _grow(self) -> None:
-        if len(self._arenas) == MAX_ARENAS:
-            raise OSError(errno.ENOMEM, f"more than {MAX_ARENAS * self._slots} calls in flight")
-        arena = self._made()
+    def _grow(self, kind: int) -> list[Slot]:
+        size, slots, most = self._classes[kind]
+        free = self._free[kind]
+        if len(free) == most:
+            raise OSError(
+                errno.ENOMEM, f"more than {most * slots} calls with slots of {size} bytes in flight"
+            )
+        arena = self._made(kind)
         self._arenas.append(arena)
-        self._free.append([Slot(arena, i * SLOT_SIZE) for i in reversed(range(self._slots))])
+        made = [Slot(arena, at, size, kind) for at in reversed(range(0, arena.size, size))]
+        free[arena.number] = made
+        return made
 
-    def _made(self) -> Arena:
+    def _made(self, kind: int) -> Arena:
         while True:
+            size, slots, most = self._classes[kind]
             try:
-                return Arena(len(self._arenas), self._slots * SLOT_SIZE)
+                return Arena(len(self._arenas), slots * size)
             except OSError as error:
                 if error.errno != errno.EFBIG:
                     raise
-                if self._slots == 1:
-                    raise UnsupportedError(
-                        f"RLIMIT_FSIZE leaves no room for a pin of {SLOT_SIZE} bytes; raise its"
-                        " hard limit (`ulimit -f`)"
-                    ) from error
+                if slots == 1:
+                    text = (
+                        f"RLIMIT_FSIZE leaves no room for a pin of {size} bytes; raise its hard"
+                        " limit (`ulimit -f`)"
+                    )
+                    if kind:
+                        raise OSError(errno.ENOMEM, text) from error
+                    raise UnsupportedError(text) from error
                 # As many as fit; more arenas make up for it.
-                self._slots //= 2
+                self._classes[kind] = _Class(size, slots // 2, most)
 
-    def take(self) -> Slot:
+    def take(self, size: int = SLOT_SIZE) -> Slot:
         """Returns a free slot, from the arena of the lowest number: most tasks know that one.
 
+        Args:
+            size: Bytes that it must have at least.
+
         Raises:
-            OSError: ENOMEM or EMFILE when no arena can be added.
+            OSError: E2BIG when no slot is that large; ENOMEM or EMFILE when no arena can be added.
         """
-        for free in self._free:
+        kind = next((kind for kind, one in enumerate(self._classes) if size <= one.size), None)
+        if kind is None:
+            raise OSError(errno.E2BIG, f"arguments of {size} bytes or more cannot be pinned")
+        for free in self._free[kind].values():
             if free:
-                return free.pop()
-        self._grow()
-        return self._free[-1].pop()
+                break
+        else:
+            free = self._grow(kind)
+        self._used += 1
+        return free.pop()
 
     def give_back(self, slot: Slot) -> None:
         """Makes a slot available for the next call."""
-        self._free[slot.arena.number].append(slot)
+        self._used -= 1
+        self._free[slot.kind][slot.arena.number].append(slot)
 
     @property
     def in_use(self) -> int:
         """Slots that are handed out now."""
-        return sum(a.size // SLOT_SIZE for a in self._arenas) - sum(map(len, self._free))
+        return self._used
 
     def close(self) -> None:
         """Closes every arena."""

@@ -3,6 +3,9 @@
 The order is what makes decisions hold. Bytes are copied from the task into the slot first, and only
 the slot's bytes are judged, logged and pointed at; the task's memory is never looked at again.
 
+How deep it looks is settled beforehand (``PATHS`` or ``EVERYTHING``): what no rule and no log asks
+for is neither copied nor pinned, and stays what the program passed.
+
 A verdict on a *relative* path also depends on a directory that a path string does not name. When
 another task may exchange that directory meanwhile (``Task.shares``), the absolute path that was
 judged takes the place of the relative one in the slot.
@@ -11,19 +14,29 @@ judged takes the place of the relative one in the slot.
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pinfold.arch.x86_64 import ARGUMENTS
-from pinfold.backends.base import Deny, Redirect
+from pinfold.backends.base import Deny, Redirect, SendFirst
+from pinfold.codec.base import Refused
+from pinfold.codec.image import Image
+from pinfold.codec.openhow import OpenHow
 from pinfold.paths import wants_directory
+from pinfold.policy.calls import Argument, Call
 from pinfold.policy.rules import ALLOW, DENY, REDIRECT
+from pinfold.supervisor import arguments
+from pinfold.supervisor.arguments import TaskMemory
 from pinfold.syscalls.kinds import Kind
-from pinfold.syscalls.table import ROWS, Row
-from pinfold.uapi.fs import AT_EMPTY_PATH, AT_FDCWD, OPEN_HOW, PATH_MAX, RESOLVE_IN_ROOT
+from pinfold.syscalls.refused import REFUSED
+from pinfold.syscalls.table import PATH_ROWS, TABLE, Row
+from pinfold.uapi.fs import AT_EMPTY_PATH, AT_FDCWD, PATH_MAX, RESOLVE_IN_ROOT
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from pinfold.backends.base import Plan
     from pinfold.pins.arena import Slot
+    from pinfold.policy.calls import Ruling
     from pinfold.policy.rules import PathRules, Verdict
     from pinfold.tracee.names import Names
     from pinfold.tracee.task import Task
@@ -36,12 +49,20 @@ UNPINNED: Final = "unpinned"
 
 
 class _Path(NamedTuple):
-    # One pointer argument, with everything about its row worked out beforehand.
+    # One path argument, with everything about its row worked out beforehand.
     argument: int
     register: int
     dirfd: int  # register of the directory descriptor, -1 for the working directory
     kind: Kind
-    place: int  # offset in the slot
+
+
+class _Other(NamedTuple):
+    # One pointer argument of any other kind.
+    argument: int
+    name: str
+    kind: Kind
+    register: int
+    size: int  # register of the next argument, or some register if there is none
 
 
 class Shape(NamedTuple):
@@ -49,32 +70,51 @@ class Shape(NamedTuple):
 
     row: Row
     paths: tuple[_Path, ...]
+    others: tuple[_Other, ...]
     at_flags: int
     """Register of ``AT_*`` flags, -1 without."""
-    how: int
-    """Argument index of ``struct open_how``, -1 without."""
     moves_root: bool
     """Whether the call gives the task another root directory."""
+    batch: bool
+    """Whether it is made message by message (``sendmmsg``)."""
 
 
-def shape(row: Row) -> Shape:
-    """Returns a row with its registers and slot offsets worked out."""
+def shape(row: Row, kinds: frozenset[Kind]) -> Shape:
+    """Returns a row with its registers worked out.
+
+    Args:
+        row: The row.
+        kinds: Which of its arguments are read, apart from paths.
+    """
     paths: list[_Path] = []
-    at_flags = how = -1
+    others: list[_Other] = []
+    at_flags = -1
     previous = None
-    for index, (_, kind) in enumerate(row.arguments):
-        if kind in _PATHS:
+    for index, (name, kind) in enumerate(row.arguments):
+        if kind in _PATHS and (kind is not Kind.TEXT or row in PATH_ROWS):
             dirfd = ARGUMENTS[index - 1] if previous is Kind.DIRFD else -1
-            paths.append(_Path(index, ARGUMENTS[index], dirfd, kind, len(paths) * PATH_MAX))
+            paths.append(_Path(index, ARGUMENTS[index], dirfd, kind))
         elif kind is Kind.AT_FLAGS:
             at_flags = ARGUMENTS[index]
-        elif kind is Kind.OPEN_HOW:
-            how = index
+        elif kind in kinds:
+            size = ARGUMENTS[min(index + 1, len(ARGUMENTS) - 1)]
+            others.append(_Other(index, name, kind, ARGUMENTS[index], size))
         previous = kind
-    return Shape(row, tuple(paths), at_flags, how, row.name == "chroot")
+    return Shape(
+        row, tuple(paths), tuple(others), at_flags, row.name == "chroot", row.name == "sendmmsg"
+    )
 
 
-SHAPES: Final[dict[int, Shape]] = {row.number: shape(row) for row in ROWS}
+def _shapes(rows: Iterable[Row], kinds: frozenset[Kind]) -> dict[int, Shape]:
+    whole = {one.name for one in REFUSED if one.argument < 0}
+    shapes = (shape(row, kinds) for row in rows if row.name not in whole)
+    return {one.row.number: one for one in shapes if one.paths or one.others}
+
+
+PATHS: Final = _shapes(PATH_ROWS, frozenset({Kind.OPEN_HOW}))
+"""What is trapped, by number, where only paths are judged; ``open_how`` says how one is walked."""
+EVERYTHING: Final = _shapes(TABLE.values(), arguments.READABLE)
+"""What is trapped where every pointer argument is looked at."""
 
 
 class Judged(NamedTuple):
@@ -87,6 +127,8 @@ class Judged(NamedTuple):
     """The absolute name that was judged; empty when there was none to judge."""
     pinned: bytes
     """What the slot holds in the end."""
+    pointer: int
+    """Address of that in the task."""
     verdict: Verdict | None
 
 
@@ -98,8 +140,10 @@ class Decision(NamedTuple):
     """``allow``, ``deny``, ``redirect`` (a rule's word), or ``error``."""
     rule: str | None
     judged: tuple[Judged, ...]
-    how: bytes = b""
-    """``struct open_how`` as pinned, for the one call that has it."""
+    others: tuple[Argument, ...] = ()
+    """Further pointer arguments, as pinned."""
+    replaced: tuple[tuple[int, Any, Any], ...] = ()
+    """(argument, what it was, what it is) of what a rule replaced, apart from paths."""
 
 
 class Engine:
@@ -109,21 +153,38 @@ class Engine:
         rules: What is mapped and denied.
         names: Resolves paths of stopped tasks.
         naming: Whether paths are to be resolved even when no rule asks (for the log).
+        ruling: A rule over whole calls, asked when the path rules let one pass.
 
     Preconditions: the task is stopped, and its registers are loaded.
     """
 
-    __slots__ = ("_judge", "_names", "_naming")
+    __slots__ = ("_judge", "_memories", "_names", "_naming", "_ruling")
 
-    def __init__(self, rules: PathRules, names: Names, *, naming: bool) -> None:
+    def __init__(
+        self,
+        rules: PathRules,
+        names: Names,
+        *,
+        naming: bool,
+        ruling: Callable[[Call], Ruling] | None = None,
+    ) -> None:
         self._judge = rules.judge
         self._names = names
-        self._naming = naming or not rules.empty
+        self._naming = naming or not rules.empty or ruling is not None
+        self._ruling = ruling
+        self._memories: dict[int, TaskMemory] = {}
 
-    def decide(self, task: Task, call: Shape, slot: Slot) -> Decision:
+    def decide(self, task: Task, call: Shape, slot: Slot, base: int) -> Decision:
         """Returns what to do about a trapped call.
 
+        Args:
+            task: Who made it.
+            call: What it is.
+            slot: Where its arguments go.
+            base: Where the task finds the slot.
+
         Raises:
+            SlotFull: The slot is too small; nothing was decided.
             TraceeGone: The task died.
         """
         if call.moves_root:
@@ -131,56 +192,62 @@ class Engine:
                 # Another thread could be in the middle of a call judged under the old root.
                 return _failed(errno.EPERM)
             self._names.rooted = False
-        pointers: list[tuple[int, int]] = []
-        how = b""
-        if call.how >= 0:
-            pinned = self._pin_how(task, call, slot)
-            if isinstance(pinned, int):
-                return _failed(pinned)
-            if pinned:
-                how = pinned
-                pointers.append((call.how, len(call.paths) * PATH_MAX))
+        image = Image(
+            slot.arena.view, slot.offset, slot.size, base, self._memory_of(task.tid, slot)
+        )
+        try:
+            others = _others(task, call, image) if call.others else ()
+        except Refused as refused:
+            return _failed(refused.errno)
+        resolve = _resolve_of(others)
         action = ALLOW
         rule: str | None = None
         judged: list[Judged] = []
         for path in call.paths:
-            outcome = self._path(task, call, slot, path, _resolve_of(how))
+            outcome = self._path(task, call, image, path, resolve)
             if outcome is None:
                 continue
             if isinstance(outcome, int):
-                return _failed(outcome, tuple(judged))
+                return _failed(outcome, tuple(judged), others)
             judged.append(outcome)
-            pointers.append((path.argument, path.place))
             verdict = outcome.verdict
             if verdict is not None and verdict.action != ALLOW:
                 action, rule = verdict.action, verdict.rule
                 if action == DENY:
-                    return Decision(Deny(verdict.errno), action, rule, tuple(judged), how)
-        return Decision(Redirect(tuple(pointers)), action, rule, tuple(judged), how)
+                    return Decision(Deny(verdict.errno), action, rule, tuple(judged), others)
+        if self._ruling is not None:
+            return self._ruled(task, call, image, action, rule, judged, others)
+        return Decision(_plan(call, judged, others, ()), action, rule, tuple(judged), others)
+
+    def _memory_of(self, tid: int, slot: Slot) -> TaskMemory:
+        memory = self._memories.get(slot.arena.number)
+        if memory is None:
+            memory = self._memories[slot.arena.number] = TaskMemory(slot.arena.memory)
+        memory.tid = tid
+        return memory
 
     def _path(
-        self, task: Task, call: Shape, slot: Slot, path: _Path, resolve: int
+        self, task: Task, call: Shape, image: Image, path: _Path, resolve: int
     ) -> Judged | int | None:
         # None when the argument is NULL and stays so; an errno when the call must fail.
         registers = task.registers
         address = registers[path.register]
-        place = slot.offset + path.place
-        view = slot.arena.view
         dirfd = AT_FDCWD if path.dirfd < 0 else _as_int(registers[path.dirfd])
         by_descriptor = call.at_flags >= 0 and registers[call.at_flags] & AT_EMPTY_PATH
         if address == 0 and path.kind is Kind.PATH_OR_NULL:
             return errno.EFAULT if path.dirfd >= 0 and dirfd == AT_FDCWD else None
         if address == 0 and by_descriptor:
             # Since Linux 6.11 NULL means the same as an empty path here, and is not followed.
-            view[place] = 0
-            length = 0
+            asked = b""
+            pointer = image.address_of(image.put(b"\0"))
         else:
-            length = slot.arena.memory.read_path(task.tid, address, place)
-            if length < 0:
-                return -length
-        asked = view[place : place + length]
-        if length == 0 or path.kind is Kind.TEXT or not self._naming:
-            return Judged(path.argument, asked, b"", asked, None)
+            found = image.copy_string(address, PATH_MAX)
+            if isinstance(found, int):
+                return -found
+            asked = image.bytes_at(*found)
+            pointer = image.address_of(found.offset)
+        if not asked or path.kind is Kind.TEXT or not self._naming:
+            return Judged(path.argument, asked, b"", asked, pointer, None)
         try:
             meaning = self._names.resolve(
                 task.tid, task.tgid, dirfd, asked, in_root=bool(resolve & RESOLVE_IN_ROOT)
@@ -201,28 +268,120 @@ class Engine:
         if pinned is not asked:
             if len(pinned) >= PATH_MAX:
                 return errno.ENAMETOOLONG
-            view[place : place + len(pinned) + 1] = pinned + b"\0"
-        return Judged(path.argument, asked, meaning.names[0], pinned, verdict)
+            pointer = image.address_of(image.put(pinned + b"\0"))
+        return Judged(path.argument, asked, meaning.names[0], pinned, pointer, verdict)
 
-    def _pin_how(self, task: Task, call: Shape, slot: Slot) -> bytes | int:
-        # Copies struct open_how into the slot; returns it, or an errno.
-        address = task.registers[ARGUMENTS[call.how]]
-        size = task.registers[ARGUMENTS[call.how + 1]]
-        if not OPEN_HOW.size <= size <= PATH_MAX:
-            # The kernel refuses the size before it looks at the structure (E2BIG, EINVAL).
-            return b""
-        start = slot.offset + len(call.paths) * PATH_MAX
-        if slot.arena.memory.read(task.tid, address, start, size) != size:
-            return errno.EFAULT
-        return slot.arena.view[start : start + size]
+    def _ruled(
+        self,
+        task: Task,
+        call: Shape,
+        image: Image,
+        action: str,
+        rule: str | None,
+        judged: list[Judged],
+        others: tuple[Argument, ...],
+    ) -> Decision:
+        assert self._ruling is not None
+        row = call.row
+        seen = [
+            Argument(
+                one.argument,
+                row.arguments[one.argument][0],
+                row.arguments[one.argument][1],
+                one.pinned,
+                one.pointer,
+            )
+            for one in judged
+        ]
+        ruling = self._ruling(
+            Call(
+                row,
+                tuple(task.registers[register] for register in ARGUMENTS),
+                task.program,
+                tuple(sorted((*seen, *others))),
+                {row.arguments[one.argument][0]: one.name for one in judged},
+            )
+        )
+        if ruling.action == DENY:
+            return Decision(Deny(ruling.errno), DENY, ruling.rule, tuple(judged), others)
+        if ruling.action == REDIRECT:
+            action, rule = REDIRECT, ruling.rule
+        scalars: dict[int, int] = {}
+        replaced: list[tuple[int, Any, Any]] = []
+        changed = {one.at: one for one in others}
+        for index, (name, kind) in enumerate(row.arguments):
+            if name not in ruling.replace:
+                continue
+            new = ruling.replace[name]
+            if index in changed:
+                was = changed[index]
+                value, pointer, size = arguments.write(image, kind, was.value, new)
+                changed[index] = was._replace(value=value, pointer=pointer)
+                replaced.append((index, was.value, value))
+                if size is not None:
+                    scalars[index + 1] = size
+            elif isinstance(new, int):
+                scalars[index] = new & _ALL
+                replaced.append((index, task.registers[ARGUMENTS[index]], new & _ALL))
+            else:
+                judged = [
+                    _with_path(image, one, new) if one.argument == index else one for one in judged
+                ]
+        others = tuple(changed.values())
+        plan = _plan(call, judged, others, tuple(scalars.items()))
+        return Decision(plan, action, rule, tuple(judged), others, tuple(replaced))
 
 
-def _resolve_of(how: bytes) -> int:
-    return int(OPEN_HOW.unpack_from(how)[2]) if how else 0
+_ALL: Final = (1 << 64) - 1
 
 
-def _failed(number: int, judged: tuple[Judged, ...] = ()) -> Decision:
-    return Decision(Deny(number), ERROR, None, judged)
+def _others(task: Task, call: Shape, image: Image) -> tuple[Argument, ...]:
+    registers = task.registers
+    found: list[Argument] = []
+    before: list[Any] = []
+    for one in call.others:
+        argument = arguments.read(
+            image, call.row.name, one.kind, registers[one.register], registers[one.size], before
+        )
+        if argument is not None:
+            before.append(argument.value)
+            found.append(
+                Argument(one.argument, one.name, one.kind, argument.value, argument.pointer)
+            )
+    return tuple(found)
+
+
+def _with_path(image: Image, one: Judged, new: bytes) -> Judged:
+    if len(new) >= PATH_MAX or b"\0" in new:
+        raise ValueError(f"no path: {new!r}")
+    return one._replace(pinned=new, pointer=image.address_of(image.put(new + b"\0")))
+
+
+def _plan(
+    call: Shape,
+    judged: Iterable[Judged],
+    others: Iterable[Argument],
+    scalars: tuple[tuple[int, int], ...],
+) -> Plan:
+    if call.batch:
+        for one in others:
+            return SendFirst(one.pointer)
+    pointers = [(one.argument, one.pointer) for one in judged]
+    pointers += [(one.at, one.pointer) for one in others]
+    return Redirect((*pointers, *scalars))
+
+
+def _resolve_of(others: tuple[Argument, ...]) -> int:
+    for one in others:
+        if isinstance(one.value, OpenHow):
+            return one.value.resolve
+    return 0
+
+
+def _failed(
+    number: int, judged: tuple[Judged, ...] = (), others: tuple[Argument, ...] = ()
+) -> Decision:
+    return Decision(Deny(number), ERROR, None, judged, others)
 
 
 def _as_int(value: int) -> int:

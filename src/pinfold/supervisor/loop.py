@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Final
 
 from pinfold.arch.x86_64 import COMPAT_CS, CS, ORIG_RAX, RDI
 from pinfold.backends.base import Deny
+from pinfold.codec.base import SlotFull
 from pinfold.errors import TraceeGone
 from pinfold.linux import ptrace
 from pinfold.linux.process import process_of
+from pinfold.pins.arena import SLOT_SIZE
 from pinfold.policy.rules import DENY, REDIRECT
-from pinfold.supervisor.engine import SHAPES, UNPINNED, Decision
+from pinfold.supervisor.engine import UNPINNED, Decision
 from pinfold.supervisor.family import Family
 from pinfold.syscalls.numbers import X86_64 as NR
 from pinfold.tracee import stops
@@ -31,9 +33,10 @@ from pinfold.uapi import ptrace as abi
 from pinfold.uapi.prctl import CLONE_VFORK, CLONE_VM
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from pinfold.backends.trace import TraceBackend
+    from pinfold.pins.arena import Slot
     from pinfold.supervisor.engine import Engine, Shape
     from pinfold.tracee.task import Task
     from pinfold.tracee.waits import Waits
@@ -60,6 +63,7 @@ class Supervisor:
         waits: The thread's wait queue.
         backend: Carries out plans.
         engine: Decides.
+        shapes: What is trapped, by system call number.
         record: Called with each decision before it is carried out.
         on_stop: Called when COMMAND was stopped by job control, with the signal.
         on_refused: Called with one line about a program that was refused whole.
@@ -81,6 +85,7 @@ class Supervisor:
         waits: Waits,
         backend: TraceBackend,
         engine: Engine,
+        shapes: Mapping[int, Shape],
         *,
         record: Callable[[Task, Shape, Decision], None],
         on_stop: Callable[[int], None] | None = None,
@@ -90,6 +95,7 @@ class Supervisor:
         self._waits = waits
         self._backend = backend
         self._engine = engine
+        self._shapes = shapes
         self._record = record
         self._on_stop = on_stop
         self._on_refused = on_refused
@@ -146,20 +152,18 @@ class Supervisor:
 
     def _trapped(self, task: Task) -> None:
         registers = task.load()
-        call = SHAPES.get(registers[ORIG_RAX])
+        call = self._shapes.get(registers[ORIG_RAX])
         backend = self._backend
         if call is None:
             # Not our filter's doing: a filter of the target's own asked for a tracer. Without one
             # the call would fail with ENOSYS.
             backend.deny(task, Deny(errno.ENOSYS))
             return
-        slot = backend.slot_for(task)
-        if isinstance(slot, int):
-            if slot:
-                self._record(task, call, Decision(Deny(slot), UNPINNED, None, ()))
+        found = self._decided(task, call)
+        if found is None:
             return
+        slot, decision = found
         self.trapped += 1
-        decision = self._engine.decide(task, call, slot)
         # Before the call is let go: what is done is in the log, whatever happens next.
         self._record(task, call, decision)
         if decision.action == DENY:
@@ -167,6 +171,21 @@ class Supervisor:
         elif decision.action == REDIRECT:
             self.redirected += 1
         backend.carry_out(task, slot, decision.plan)
+
+    def _decided(self, task: Task, call: Shape) -> tuple[Slot, Decision] | None:
+        # None when the stop is dealt with: a pin is being installed, or cannot be.
+        size = SLOT_SIZE
+        while True:
+            slot = self._backend.slot_for(task, size)
+            if isinstance(slot, int):
+                if slot:
+                    self._record(task, call, Decision(Deny(slot), UNPINNED, None, ()))
+                return None
+            base = self._backend.address_of(task, slot)
+            try:
+                return slot, self._engine.decide(task, call, slot, base)
+            except SlotFull as full:
+                size = max(full.needed, slot.size + 1)
 
     def _other(self, task: Task, status: int) -> None:
         event = stops.stop_event(status)
@@ -191,6 +210,7 @@ class Supervisor:
             task.resume()
 
     def _signalled(self, task: Task, number: int) -> None:
+        self._backend.signalled(task)
         if task.held:
             number = replay(task, number)
         elif number == signal.SIGSTOP and _sent_by_tgkill(task):

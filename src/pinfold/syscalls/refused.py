@@ -69,6 +69,8 @@ REFUSED: Final[tuple[Refused, ...]] = (
         mask=_LOW,
         value=_TIOCLINUX,
     ),
+    Refused("bpf", errno.EPERM, "opens and pins objects by paths that no rule judges"),
+    Refused("uselib", errno.ENOSYS, "loads a library by a path; newer kernels do not have it"),
     Refused("open_by_handle_at", errno.EPERM, _HANDLE),
     Refused("name_to_handle_at", errno.EOPNOTSUPP, _HANDLE),
     Refused(

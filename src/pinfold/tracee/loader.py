@@ -75,6 +75,7 @@ def _loader_base(pid: int) -> int:
     with open(f"/proc/{pid}/auxv", "rb") as file:
         vector = file.read()
     if not vector:
+        # Newer kernels say so themselves, when the file is opened.
         raise OSError(errno.ESRCH, f"/proc/{pid}/auxv: the task has no memory any more")
     for kind, value in AUXV_ENTRY.iter_unpack(vector[: -(len(vector) % AUXV_ENTRY.size) or None]):
         if kind == AT_BASE:

@@ -9,7 +9,7 @@ exec or exit, gets through every ptrace stop). ``gone_on_esrch`` is the one plac
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pinfold.arch.x86_64 import ORIG_RAX, RAX
 from pinfold.errors import TraceeGone
@@ -46,6 +46,15 @@ class gone_on_esrch:  # noqa: N801 (a context manager that reads as a phrase)
             raise TraceeGone(self._tid) from error
 
 
+class Batch(NamedTuple):
+    """A ``sendmmsg`` that has sent some of its messages; see ``backends.batch``."""
+
+    vector: int
+    """What the program gave, like the next one."""
+    entries: int
+    sent: int
+
+
 class AddressSpace:
     """What we installed in one ``mm``: arena number to address. A hint, never an argument.
 
@@ -71,10 +80,12 @@ class Task:
         program: Path of the program it runs, as bytes; for the log.
         executed: Whether it has executed a program since we know it.
         held: Signal information to hand out when a signal that we held back comes again.
+        batch: How far a ``sendmmsg`` has got that is made again for each message, else None.
         restop: Whether a held stopping signal still has to take effect.
     """
 
     __slots__ = (
+        "batch",
         "executed",
         "guard",
         "held",
@@ -98,6 +109,7 @@ class Task:
         self.registers: ctypes.Array[ctypes.c_uint64] = ptrace.Registers()
         self.held: list[tuple[int, ctypes.Array[ctypes.c_char]]] = []
         self.restop = False
+        self.batch: Batch | None = None
 
     def __repr__(self) -> str:
         return f"<Task {self.tid} of {self.tgid}>"

@@ -24,7 +24,12 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from pinfold.backends.descriptor import ListenerDescriptor, SharedDescriptor, uninterrupted
+from pinfold.backends.descriptor import (
+    LONGEST,
+    ListenerDescriptor,
+    SharedDescriptor,
+    uninterrupted,
+)
 from pinfold.backends.interrupt import wire
 from pinfold.backends.interrupt.process import TracerProcess
 from pinfold.backends.interrupt.wire import Reply, Request
@@ -118,7 +123,9 @@ class InterruptBackend:
                 poll = select.poll()
                 poll.register(fd, select.POLLIN)
                 poll.register(bell, select.POLLIN)
-                events = dict(poll.poll(None if timeout is None else max(0.0, timeout) * 1000))
+                events = dict(
+                    poll.poll(None if timeout is None else min(max(0.0, timeout), LONGEST) * 1000)
+                )
                 if not events:
                     return None
             with self._lock:

@@ -1,0 +1,255 @@
+"""Pointer arguments of a trapped call, copied into its slot: one reader for each kind.
+
+Whatever is judged is in the slot, and the kernel is pointed there. Where the task's memory cannot
+be read, the kernel is pointed at an address that cannot be read either, so that it says EFAULT
+itself, where in the order of its checks it always did.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from pinfold.codec import message, openhow, sockaddr, vector, xattr
+from pinfold.codec.base import UNREADABLE, Refused
+from pinfold.codec.image import TOO_LONG
+from pinfold.syscalls.kinds import FIXED, NULLABLE, Kind
+from pinfold.uapi.fs import PATH_MAX
+from pinfold.uapi.mman import PAGE_SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pinfold.codec.image import Image
+    from pinfold.tracee.memory import Memory
+
+BUFFER_MAX: Final = 1 << 20
+"""Most bytes of a buffer that are pinned; a call with more fails with E2BIG."""
+
+_TEXT_MAX: Final = {Kind.TEXT: PATH_MAX, Kind.WORD: PAGE_SIZE, Kind.WORD_OR_NULL: PAGE_SIZE}
+_TOO_LONG: Final = {
+    Kind.TEXT: errno.ENAMETOOLONG,
+    Kind.WORD: errno.EINVAL,
+    Kind.WORD_OR_NULL: errno.EINVAL,
+}
+
+
+class TaskMemory:
+    """The memory of one task at a time, for the codecs.
+
+    Args:
+        memory: Reads any task's memory into the slot's mapping.
+    """
+
+    __slots__ = ("_read", "tid")
+
+    def __init__(self, memory: Memory) -> None:
+        self._read = memory.read
+        self.tid = 0
+
+    def read(self, address: int, offset: int, length: int) -> int:
+        """Returns how many bytes could be copied; see ``codec.base.Memory``."""
+        return self._read(self.tid, address, offset, length)
+
+
+class Found(NamedTuple):
+    """An argument in the slot."""
+
+    value: Any
+    pointer: int
+
+
+def read(
+    image: Image, call: str, kind: Kind, address: int, size: int, before: Sequence[Any]
+) -> Found | None:
+    """Copies one argument of any kind but a path.
+
+    Args:
+        image: The slot.
+        call: The system call's name.
+        kind: What the argument is.
+        address: Its register.
+        size: The register after it.
+        before: Values of the arguments that were read already.
+
+    Returns:
+        The argument; None when it is NULL and the kernel does not follow it.
+
+    Raises:
+        Refused: The call fails with an errno.
+        SlotFull: A larger slot is needed.
+    """
+    if address == 0 and kind in NULLABLE:
+        return None
+    fixed = FIXED.get(kind)
+    if fixed is not None:
+        return _bytes(image, address, fixed)
+    if kind is Kind.MNT_ID_REQ:
+        return _sized_by_itself(image, address)
+    return _READERS[kind](image, call, kind, address, size, before)
+
+
+def _text(
+    image: Image, _call: str, kind: Kind, address: int, _size: int, _before: Sequence[Any]
+) -> Found:
+    found = image.copy_string(address, _TEXT_MAX[kind])
+    if found == TOO_LONG:
+        raise Refused(_TOO_LONG[kind])
+    if isinstance(found, int):
+        return Found(b"", UNREADABLE)
+    return Found(image.bytes_at(*found), image.address_of(found.offset))
+
+
+def _name(
+    image: Image, _call: str, _kind: Kind, address: int, _size: int, _before: Sequence[Any]
+) -> Found:
+    found = xattr.decode_name(image, address)
+    return Found(found.data, found.pointer)
+
+
+def _strings(
+    image: Image, _call: str, _kind: Kind, address: int, _size: int, before: Sequence[Any]
+) -> Found:
+    spent = sum(one.cost for one in before if isinstance(one, vector.StringVector))
+    found = vector.decode(image, address, max(0, vector.LIMIT - spent))
+    return Found(found, found.pointer)
+
+
+def _sockaddr(
+    image: Image, _call: str, _kind: Kind, address: int, size: int, _before: Sequence[Any]
+) -> Found:
+    found = sockaddr.decode(image, address, size)
+    return Found(found, found.pointer)
+
+
+def _message(
+    image: Image, _call: str, _kind: Kind, address: int, _size: int, _before: Sequence[Any]
+) -> Found:
+    found = message.decode(image, address)
+    return Found(found, found.pointer)
+
+
+def _messages(
+    image: Image, _call: str, _kind: Kind, address: int, size: int, _before: Sequence[Any]
+) -> Found | None:
+    # Of no messages none is read.
+    if size & 0xFFFFFFFF == 0:
+        return None
+    found = message.decode(image, address)
+    return Found(found, found.pointer)
+
+
+def _open_how(
+    image: Image, _call: str, _kind: Kind, address: int, size: int, _before: Sequence[Any]
+) -> Found:
+    found = openhow.decode(image, address, size)
+    return Found(found, found.pointer)
+
+
+def _xattr_args(
+    image: Image, call: str, _kind: Kind, address: int, size: int, _before: Sequence[Any]
+) -> Found:
+    found = xattr.decode_args(image, address, size, sets=call == "setxattrat")
+    return Found(found, found.pointer)
+
+
+def _buffer(
+    image: Image, call: str, _kind: Kind, address: int, size: int, _before: Sequence[Any]
+) -> Found | None:
+    if call.endswith("setxattr"):
+        found = xattr.decode_value(image, address, size)
+        return Found(found.data, found.pointer)
+    if call in _INT_SIZES:
+        # A C int: what is negative is refused before anything is read.
+        size &= 0xFFFFFFFF
+        if size >> 31:
+            return Found(b"", UNREADABLE)
+    if size == 0:
+        return None
+    if size > BUFFER_MAX:
+        raise Refused(errno.E2BIG)
+    return _bytes(image, address, size)
+
+
+_INT_SIZES: Final = frozenset({"setsockopt", "sethostname", "setdomainname"})
+
+
+def _bytes(image: Image, address: int, size: int) -> Found:
+    offset = image.copy(address, size, 8)
+    if offset is None:
+        return Found(b"", UNREADABLE)
+    return Found(image.bytes_at(offset, size), image.address_of(offset))
+
+
+def _sized_by_itself(image: Image, address: int) -> Found:
+    # It begins with its size, a u32; the kernel refuses sizes beyond a page before it reads more.
+    head = image.copy(address, 4, 8)
+    if head is None:
+        return Found(b"", UNREADABLE)
+    size = int.from_bytes(image.bytes_at(head, 4), "little")
+    if not 4 <= size <= PAGE_SIZE:
+        return Found(image.bytes_at(head, 4), image.address_of(head))
+    found = _bytes(image, address, size)
+    if found.value:
+        # What was read again is what counts; its size has to be the one that was made room for.
+        image.replace(image.used - size, image.bytes_at(head, 4))
+    return found
+
+
+_READERS: Final[dict[Kind, Callable[..., Found | None]]] = {
+    Kind.TEXT: _text,
+    Kind.WORD: _text,
+    Kind.WORD_OR_NULL: _text,
+    Kind.NAME: _name,
+    Kind.STRINGS: _strings,
+    Kind.SOCKADDR: _sockaddr,
+    Kind.SOCKADDR_OR_NULL: _sockaddr,
+    Kind.MSGHDR: _message,
+    Kind.MMSGHDR: _messages,
+    Kind.OPEN_HOW: _open_how,
+    Kind.XATTR_ARGS: _xattr_args,
+    Kind.BUFFER_IN: _buffer,
+}
+
+READABLE: Final = frozenset({*_READERS, *FIXED, Kind.MNT_ID_REQ})
+"""Kinds that :func:`read` knows. Mounts and file handles are refused in every sandbox."""
+
+
+def write(image: Image, kind: Kind, value: Any, new: Any) -> tuple[Any, int, int | None]:
+    """Puts a new value of an argument into the slot.
+
+    Args:
+        image: The slot.
+        kind: What the argument is.
+        value: What it was, as :func:`read` found it.
+        new: What it shall be; see ``policy.calls.Ruling``.
+
+    Returns:
+        The value as it is now, its pointer, and the new value of the size register or None.
+
+    Raises:
+        ValueError: It cannot be written that way: a NUL inside, too long.
+        SlotFull: A larger slot is needed.
+    """
+    if kind is Kind.STRINGS:
+        pointer = vector.encode(image, new)
+        return list(new), pointer, None
+    if kind in (Kind.SOCKADDR, Kind.SOCKADDR_OR_NULL):
+        raw = new if isinstance(new, bytes) else sockaddr.pack(new)
+        pointer = image.address_of(image.put(raw, 8))
+        return sockaddr.Sockaddr(pointer, raw, sockaddr.parse(raw)), pointer, len(raw)
+    if kind in (Kind.MSGHDR, Kind.MMSGHDR):
+        raw = new if isinstance(new, bytes) else sockaddr.pack(new)
+        changed = message.encode_name(image, value, raw)
+        return changed, changed.pointer, None
+    if kind is Kind.OPEN_HOW:
+        openhow.encode(image, new)
+        return new, new.pointer, None
+    if kind is Kind.XATTR_ARGS:
+        args = xattr.encode_value(image, value, new)
+        return args, args.pointer, None
+    if kind is Kind.BUFFER_IN:
+        return new, image.address_of(image.put(new, 8)), len(new)
+    if b"\0" in new:
+        raise ValueError(f"a string cannot have a NUL byte: {new!r}")
+    return new, image.address_of(image.put(new + b"\0")), None

@@ -1,0 +1,1 @@
+"""Tests of ``pinfold.syscalls``, a module a file."""
