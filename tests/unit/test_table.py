@@ -90,7 +90,7 @@ def test_rows_are_sound(row: Row) -> None:
 
 @pytest.mark.parametrize("shape", EVERYTHING.values(), ids=lambda shape: shape.row.name)
 def test_whatever_can_be_pinned_is(shape: Shape) -> None:
-    looked_at = {one.argument for one in (*shape.paths, *shape.others)}
+    looked_at = {one.argument for one in shape.paths} | {one.argument for one in shape.others}
     assert looked_at == set(shape.row.pinned)
 
 

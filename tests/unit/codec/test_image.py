@@ -21,8 +21,6 @@ from .memory import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pinfold.codec.image import Image
 
 
@@ -104,41 +102,10 @@ def test_a_long_string_is_read_in_growing_pieces() -> None:
     memory = BytesMemory(pages)
     image = slot(memory, 200_000)
     assert image.copy_string(AT, 131072) == Span(0, 100_000)
-    assert memory.reads == 4
+    assert memory.reads == 4  # 256, 4096, 65536 and 131072 bytes are there after them
     memory = BytesMemory({AT: b"a" * 255 + b"\0" * 3841})
     assert slot(memory).copy_string(AT, 4096) == Span(0, 255)
     assert memory.reads == 1
-
-
-def test_strings_that_follow_each_other_are_there_already() -> None:
-    memory = BytesMemory({AT: b"one\0two\0\0three\0" + b"x" * 4081})
-    image = slot(memory)
-    assert image.copy_string(AT, 100) == Span(0, 3)
-    assert image.copy_string(AT + 4, 100) == Span(4, 3)
-    assert image.copy_string(AT + 8, 100) == Span(8, 0)
-    assert image.copy_string(AT + 9, 5) == TOO_LONG
-    assert image.copy_string(AT + 9, 6) == Span(9, 5)
-    assert memory.reads == 2  # once more after what was too long
-    assert image.bytes_at(0, image.used) == b"one\0two\0\0three\0"
-
-
-def test_what_is_there_is_not_used_once_it_is_overwritten() -> None:
-    memory = BytesMemory({AT: b"one\0two\0" + b"x" * 4088, AT + 8192: b"abc\0" * 1024})
-    disturbances: tuple[Callable[[Image], object], ...] = (
-        lambda image: image.put(b"XYZ\0"),
-        lambda image: image.copy_string(AT + 8, 20),
-        lambda image: image.copy_string(AT + 8192, 20),
-        lambda image: image.peek(AT + 8192, 20),
-        lambda image: image.copy(AT + 8192, 20),
-        lambda image: image.copy(AT + 4096, 20),
-    )
-    for disturb in disturbances:
-        image = slot(memory)
-        image.copy_string(AT, 100)
-        disturb(image)
-        found = image.copy_string(AT + 4, 100)
-        assert isinstance(found, Span)
-        assert image.bytes_at(*found) == b"two"
 
 
 def test_room() -> None:

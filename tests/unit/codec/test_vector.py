@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import random
 import struct
 from typing import TYPE_CHECKING
 
@@ -191,6 +192,35 @@ def test_strings_without_end_are_given_up() -> None:
         vector.decode(slot(memory, 7 << 20), AT)
     assert refused.value.errno == errno.E2BIG
     assert memory.reads < 500
+
+
+def test_memory_is_read_by_the_page() -> None:
+    values = [b"VARIABLE%d=value" % index for index in range(400)]
+    memory = laid_out(values, apart=3)
+    assert vector.decode(slot(memory, 65536), AT).values == values
+    # Two for the array, and a second one where a string runs over the end of a page.
+    assert memory.reads <= 2 + 2 * len(memory.pages)
+    # In another order a page is read again for what lies before all that was asked of it so far.
+    chosen = random.Random(1)
+    order = chosen.sample(range(400), 400)
+    array = struct.unpack_from("=400Q", b"".join(memory.pages.values()))
+    for place, index in enumerate(order):
+        page = memory.pages[AT + 8 * place // 4096 * 4096]
+        page[8 * place % 4096 : 8 * place % 4096 + 8] = struct.pack("=Q", array[index])
+    memory.reads = 0
+    found = vector.decode(slot(memory, 65536), AT)
+    assert found.values == [values[index] for index in order]
+    assert memory.reads < 60
+
+
+def test_more_pages_than_are_kept() -> None:
+    count = 3 * 2048 + 5
+    array = b"".join(struct.pack("=Q", 0x1000_0000 + 8192 * (n % 2050)) for n in range(count))
+    array += bytes(8 + -(len(array) + 8) % 4096)
+    layout = {AT + n: array[n : n + 4096] for n in range(0, len(array), 4096)}
+    layout |= {0x1000_0000 + 8192 * n: (b"%d\0" % n).ljust(4096, b"x") for n in range(2050)}
+    found = vector.decode(slot(BytesMemory(layout), 1 << 20), AT)
+    assert found.values == [b"%d" % (n % 2050) for n in range(count)]
 
 
 values_lists = st.lists(
