@@ -1,13 +1,10 @@
 """The image of one call's arguments, built from the start of its slot upwards.
 
-Bytes are read from the task once, straight to the place where they stay. All else here, the search
-for a NUL included, looks at the copy: a task that changes its memory meanwhile only chooses which
-bytes it passes.
+Bytes are read from the task once, straight to the place where they stay (the strings of vectors
+are moved there, see ``vector.py``). All else here, the search for a NUL included, looks at the
+copy: a task that changes its memory meanwhile only chooses which bytes it passes.
 
-A string is read in growing pieces, since most are short and a piece is one system call. What a
-piece holds beyond the NUL is not thrown away: the strings of an argument vector mostly lie one
-after the other, so the next one is often there already. Its bytes are then as old as the piece,
-which matters no more than any other moment of reading.
+A string is read in growing pieces, since most are short and a piece is one system call.
 """
 
 from __future__ import annotations
@@ -67,7 +64,7 @@ class Image:
         memory: The task's memory; its reads go to ``view``.
     """
 
-    __slots__ = ("_ahead", "_ahead_at", "_base", "_memory", "_size", "_start", "_used", "_view")
+    __slots__ = ("_base", "_memory", "_size", "_start", "_used", "_view")
 
     def __init__(self, view: View, start: int, size: int, base: int, memory: Memory) -> None:
         self._view = view
@@ -76,9 +73,11 @@ class Image:
         self._base = base
         self._memory = memory
         self._used = 0
-        # So many bytes after the used ones are what the task has at that address.
-        self._ahead = 0
-        self._ahead_at = -1
+
+    @property
+    def room(self) -> int:
+        """Bytes of the slot that are not taken."""
+        return self._size - self._used
 
     @property
     def used(self) -> int:
@@ -99,11 +98,10 @@ class Image:
         if offset + length > self._size:
             raise SlotFull(offset + length)
         self._used = offset + length
-        self._ahead_at = -1
         return offset
 
     def peek(self, address: int, length: int, least: int = 1) -> tuple[int, bool]:
-        """Copies bytes of the task to where the next reservation will be, without reserving them.
+        """Copies bytes of the task to where the next unaligned reservation will be.
 
         Args:
             address: Where in the task.
@@ -120,7 +118,6 @@ class Image:
         room = self._size - offset
         if room < least:
             raise SlotFull(offset + least)
-        self._ahead_at = -1
         wanted = min(length, room)
         got = self._read(address, offset, wanted)
         return got, got < wanted
@@ -191,34 +188,20 @@ class Image:
         offset = self._used
         room = self._size - offset
         first = self._start + offset
-        there = self._ahead if address == self._ahead_at else 0
-        searched = 0
-        readable = True
-        while True:
-            if searched < there:
-                found = self._view.find(b"\0", first + searched, first + min(there, limit))
-                if found >= 0:
-                    length = found - first
-                    self._used = offset + length + 1
-                    self._ahead_at = address + length + 1
-                    self._ahead = there - length - 1
-                    return Span(offset, length)
-                searched = there
-            if there >= limit:
-                return self._no_string(TOO_LONG)
-            if not readable:
-                return self._no_string(FAULT)
+        there = 0
+        while there < limit:
             if there >= room:
                 raise SlotFull(offset + there + 1)
             wanted = min(max(_FIRST, _GROWTH * there), limit, room) - there
             got = self._read(address + there, offset + there, wanted)
-            readable = got == wanted
+            found = self._view.find(b"\0", first + there, first + there + got)
+            if found >= 0:
+                self._used = offset + found - first + 1
+                return Span(offset, found - first)
+            if got < wanted:
+                return FAULT
             there += got
-
-    def _no_string(self, why: int) -> int:
-        # The bytes ahead were overwritten with those of a string that was not kept.
-        self._ahead_at = -1
-        return why
+        return TOO_LONG
 
     def _read(self, address: int, offset: int, length: int) -> int:
         if address >= _KERNEL:

@@ -7,6 +7,11 @@ and so does one with an element that is an error pointer. Then the whole vector 
 makes one unreadable element, and the kernel says what it would have said, E2BIG or EFAULT,
 whichever comes first on its way.
 
+Strings of one vector mostly lie close together. So memory is read by the page, into the slot's
+unused end, and what a page holds beyond one string is kept for others. It may be outdated by then,
+which matters no more than any other moment of reading would: the strings are put into the image,
+and it is the image that is judged.
+
 The kernel lets strings and pointers of both vectors together take up a quarter of the stack limit,
 at most :data:`LIMIT`. What is certainly beyond that is refused here: a target could otherwise have
 us copy memory without end.
@@ -19,9 +24,9 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from pinfold.codec.base import UNREADABLE, Refused
-from pinfold.codec.image import TOO_LONG
+from pinfold.codec.base import UNREADABLE, Refused, SlotFull
 from pinfold.uapi.binfmts import MAX_ARG_STRLEN
+from pinfold.uapi.mman import PAGE_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +39,11 @@ LIMIT: Final = 6 << 20
 _WORD: Final = 8
 _FIRST: Final = 64 * _WORD
 _LARGEST: Final = 4096 * _WORD
+
+_WINDOWS: Final = 2048
+"""Pages of strings that are kept at one time: more than those of the largest vector, if dense."""
+
+_NONE: Final = (1 << 64, b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,31 +112,10 @@ def decode(image: Image, address: int, budget: int = LIMIT) -> StringVector:
     if pointers is None:
         return StringVector(image, UNREADABLE, 0, used, used, (), 0)
     start = image.used
-    left = budget - len(pointers) * _WORD
-    unreadable = []
-    copy_string = image.copy_string
-    address_of = image.address_of
-    for index, pointer in enumerate(pointers):
-        # With nothing left not even an empty string fits.
-        string = copy_string(pointer, min(left, MAX_ARG_STRLEN))
-        if not isinstance(string, int):
-            pointers[index] = address_of(string.offset)
-            left -= string.length + 1
-        elif string == TOO_LONG:
-            raise Refused(errno.E2BIG)
-        else:
-            pointers[index] = UNREADABLE
-            unreadable.append(index)
+    unreadable, left = _strings(image, pointers, budget - len(pointers) * _WORD)
     image.words(array, pointers)
-    return StringVector(
-        image,
-        image.address_of(array),
-        len(pointers),
-        start,
-        image.used,
-        tuple(unreadable),
-        budget - left,
-    )
+    pointer = image.address_of(array)
+    return StringVector(image, pointer, len(pointers), start, image.used, unreadable, budget - left)
 
 
 def _pointers(image: Image, address: int, budget: int) -> list[int] | None:
@@ -151,6 +140,59 @@ def _pointers(image: Image, address: int, budget: int) -> list[int] | None:
             return found
         image.reserve(count * _WORD)
         wanted = min(wanted * 8, _LARGEST)
+
+
+def _strings(image: Image, pointers: list[int], left: int) -> tuple[tuple[int, ...], int]:
+    # Puts the strings into the image one after the other and aims the pointers at them. Returns
+    # which elements cannot be read, and what is left of the budget.
+    unreadable = []
+    pieces: list[bytes] = []
+    windows: dict[int, tuple[int, bytes]] = {}
+    at = image.address_of(image.used)
+    for index, pointer in enumerate(pointers):
+        page = pointer // PAGE_SIZE
+        start, window = windows.get(page, _NONE)
+        begin = pointer - start
+        end = window.find(b"\0", begin) + 1 if begin >= 0 else 0
+        if not end:
+            image.put(b"".join(pieces))
+            pieces.clear()
+            longest = min(left, MAX_ARG_STRLEN)
+            window, begin = _window(image, pointer, longest), 0
+            end = window.find(b"\0") + 1
+            if len(windows) == _WINDOWS:
+                windows.clear()
+            windows[page] = pointer, window
+            if not end and len(window) < longest:
+                pointers[index] = UNREADABLE
+                unreadable.append(index)
+                continue
+        length = end - begin
+        if not 0 < length <= min(left, MAX_ARG_STRLEN):
+            raise Refused(errno.E2BIG)
+        pieces.append(window[begin:end])
+        pointers[index] = at
+        at += length
+        left -= length
+    image.put(b"".join(pieces))
+    return tuple(unreadable), left
+
+
+def _window(image: Image, address: int, longest: int) -> bytes:
+    # Returns the task's bytes to the end of a page, or further if there is no NUL before: as far
+    # as there is one, or a page that cannot be read, or to more than a string may have.
+    found = b""
+    wanted = PAGE_SIZE - address % PAGE_SIZE
+    while len(found) < longest:
+        if len(found) >= image.room:
+            raise SlotFull(image.used + len(found) + 1)
+        got, fault = image.peek(address + len(found), wanted)
+        piece = image.bytes_at(image.used, got)
+        found += piece
+        if fault or b"\0" in piece:
+            break
+        wanted = max(PAGE_SIZE, 4 * len(found))
+    return found
 
 
 def encode(image: Image, values: Sequence[bytes]) -> int:

@@ -90,30 +90,31 @@ def map_sealed(inject: Injector, descriptor: int, size: int, at: int = 0) -> int
 
     Returns:
         The address; or a negative errno when nothing was mapped: EEXIST where something is, ENOMEM,
-        EOPNOTSUPP where the task cannot seal, or what a filter of the task's own answered.
+        EOPNOTSUPP where the kernel cannot seal, EPERM where a filter of the task's own forbids it,
+        or what such a filter answered to ``mmap``.
     """
     how = mman.MAP_SHARED | (mman.MAP_FIXED_NOREPLACE if at else 0)
     base = inject.call(_MMAP, at, size, mman.PROT_READ, how, descriptor, 0)
     mapped = 0 < base < _TOP
-    sealed = seal(inject, base, size) if mapped else 0
+    unsealed = seal(inject, base, size) if mapped else 0
     close(inject, descriptor)
     if not mapped:
         return base if base < 0 else -errno.EPERM
-    if sealed < 0:
+    if unsealed:
         inject.call(_MUNMAP, base, size)
-        return -errno.EOPNOTSUPP if sealed == -errno.ENOSYS else sealed
+        return -errno.EOPNOTSUPP if unsealed == -errno.ENOSYS else -errno.EPERM
     return base
 
 
 def close(inject: Injector, descriptor: int) -> None:
     """Closes the task's copy of a memfd."""
-    if inject.call(_CLOSE, descriptor) < 0:
+    if inject.call(_CLOSE, descriptor):
         # A filter of the task's own may know one way to close a descriptor and not the other.
         inject.call(_CLOSE_RANGE, descriptor, descriptor, 0)
 
 
 def seal(inject: Injector, start: int, size: int) -> int:
-    """Seals the pages of ``[start, start + size)`` once more; returns 0 or a negative errno."""
+    """Seals the pages of ``[start, start + size)``, again perhaps; returns 0 if that was done."""
     first = start & -_PAGE
     return inject.call(_MSEAL, first, (start + size + _PAGE - 1 & -_PAGE) - first, 0)
 

@@ -10,10 +10,11 @@ What can go wrong, and the answer:
 
 *Signals.* All are blocked for the duration with ``PTRACE_SETSIGMASK``; they stay pending in the
 kernel and are delivered by it afterwards. SIGTRAP cannot be blocked in stepping mode: a forced
-signal that is blocked or ignored resets its handler. A task that *ignores* SIGTRAP is therefore run
-to a syscall stop, which is no signal and takes one stop more. What gets through all the same
-(SIGSTOP, a SIGTRAP that someone sent) is held: sent again by ``tgkill``, and given its original
-``siginfo_t`` back when its delivery stop comes (``Injector.replay``).
+signal that is blocked or ignored resets its handler. A task that *ignores or blocks* SIGTRAP is
+therefore run to a syscall stop, which is no signal and takes one stop more. SIGSYS, which a filter
+of the task's own may force on it, is never blocked, for the same reason. What gets through all the
+same (SIGSTOP, a SIGTRAP that someone sent) is held: sent again by ``tgkill``, and given its
+original ``siginfo_t`` back when its delivery stop comes (``Injector.replay``).
 
 *Job control.* When a sibling's group stop catches the task in the middle, it is pushed on to the
 end of the injection, and SIGSTOP is sent to it again, which makes it join the stopped group. A
@@ -27,7 +28,9 @@ a wanted value into the result register. But ``syscall`` alone leaves the return
 them alone was no call.
 
 *The target's own filters* see the injected call. When one of them answers with a trace stop, the
-call is refused (ENOSYS), as it would be without a tracer.
+call is refused (ENOSYS), as it would be without a tracer. When one answers with SIGSYS
+(``SECCOMP_RET_TRAP``), that is kept from the task, and the call counts as not made: the kernel has
+put the call's number back into the result register, where it looks like a success.
 """
 
 from __future__ import annotations
@@ -50,6 +53,7 @@ from pinfold.arch.x86_64 import (
 )
 from pinfold.errors import TraceeGone
 from pinfold.linux import process, ptrace
+from pinfold.syscalls.numbers import X86_64 as NR
 from pinfold.tracee import stops
 from pinfold.uapi import ptrace as abi
 
@@ -64,6 +68,9 @@ UNTOUCHED: Final = int.from_bytes(os.urandom(8), "little")
 """What ``rcx`` and ``r11`` hold before a step; see the head of the module."""
 
 SIGTRAP_BIT: Final = 1 << (signal.SIGTRAP - 1)
+_SIGSYS_BIT: Final = 1 << (signal.SIGSYS - 1)
+_SYS_SECCOMP: Final = 1
+_HARMLESS: Final = NR["getpid"]
 
 
 class Injector:
@@ -107,8 +114,9 @@ class Injector:
         with self._task.guard:
             ptrace.get_registers(tid, self._saved)
             self._mask = ptrace.get_signal_mask(tid)
-            blocked = _ALL
-            if ignores_sigtrap(tid) if self._quiet is None else self._quiet:
+            blocked = _ALL & ~_SIGSYS_BIT
+            quiet = ignores_sigtrap(tid) if self._quiet is None else self._quiet
+            if quiet or self._mask & SIGTRAP_BIT:
                 self._how = abi.PTRACE_SYSCALL
             else:
                 blocked &= ~SIGTRAP_BIT
@@ -137,6 +145,8 @@ class Injector:
     def call(self, number: int, *args: int) -> int:
         """Returns what the call returned: a value, or a negative errno; -EPERM if none was made.
 
+        A call whose result may be its own number must not be made with this.
+
         Raises:
             TraceeGone: The task died or was replaced by an exec.
         """
@@ -158,6 +168,12 @@ class Injector:
                 self.run_to(stops.STEP_STOP)
         value = self.result()
         made = registers[RCX] == registers[RIP] == self._saved[RIP]
+        if value == number and number != _HARMLESS:
+            # Rolled back by SECCOMP_RET_TRAP. After a syscall stop the signal is still to come: it
+            # does before the next call.
+            if self._how == abi.PTRACE_SYSCALL:
+                self.call(_HARMLESS)
+            return -errno.EPERM
         return value if made and registers[R11] != UNTOUCHED else -errno.EPERM
 
     def _skip_unless(self, number: int) -> None:
@@ -208,7 +224,9 @@ class Injector:
             self._restop = False
             self._again = [held for held in self._again if held[0] != signal.SIGSTOP]
         elif event == 0 and status != stops.SYSCALL_STOP:
-            self._hold(stops.stop_signal(status))
+            number = stops.stop_signal(status)
+            if number != signal.SIGSYS or self._code_of_signal() != _SYS_SECCOMP:
+                self._hold(number)
         return False
 
     def _hold(self, number: int) -> None:
@@ -222,9 +240,12 @@ class Injector:
 
     def _sent_by_someone(self) -> bool:
         # The kernel's own step trap has a positive si_code (TRAP_BRKPT, TRAP_TRACE).
+        return self._code_of_signal() <= 0
+
+    def _code_of_signal(self) -> int:
         info = ptrace.get_siginfo(self._task.tid)
         _, _, code = abi.SIGINFO_HEAD.unpack_from(info.raw)
-        return bool(code <= 0)
+        return int(code)
 
 
 def replay(task: Task, number: int) -> int:

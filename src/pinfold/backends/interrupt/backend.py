@@ -15,7 +15,6 @@ number, the arguments that were set. Anything else is somebody's new call.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
@@ -59,15 +58,13 @@ the redirect, and a signal's return brings registers of its own."""
 class _Call:
     """A call that was received and not answered yet."""
 
-    __slots__ = ("cookie", "parked", "seen")
+    __slots__ = ("cookie", "seen")
 
     def __init__(self, seen: RawNotification) -> None:
         self.seen = seen
         """As the caller was told of it; ``seen.id`` is the caller's id."""
         self.cookie = seen.id
-        """The kernel's id of it now; meaningless while it is parked."""
-        self.parked = False
-        """Whether it is out of its notification, stopped by the tracer."""
+        """The kernel's id of it now."""
 
 
 class InterruptBackend:
@@ -170,7 +167,7 @@ class InterruptBackend:
     def _sweep(self, fd: int) -> None:
         # Forgets calls that ended without an answer: their tasks were killed or interrupted.
         for cookie, call in list(self._calls.items()):
-            if not call.parked and not uninterrupted(seccomp.is_valid, fd, call.cookie):
+            if not uninterrupted(seccomp.is_valid, fd, call.cookie):
                 del self._calls[cookie]
         self._sweep_at = max(_SWEEP_AT, 2 * len(self._calls))
 
@@ -179,35 +176,26 @@ class InterruptBackend:
     def id_valid(self, cookie: int) -> bool:
         """Returns whether the notification waits for its answer."""
         call = self._calls.get(cookie)
-        if call is None:
-            return False
-        with self._lock:
-            if call.parked:
-                return self._ask(call, Request(wire.ALIVE, call.seen.pid, 0, 0)).errno == 0
-            return self._descriptor.id_valid(call.cookie)
+        return call is not None and self._descriptor.id_valid(call.cookie)
 
     def send(self, cookie: int, value: int, error: int, flags: int) -> None:
         """Answers without a redirect."""
         call = self._known(cookie)
-        with self._lock if call.parked else contextlib.nullcontext():
-            self._notified(call)
-            try:
-                self._descriptor.send(call.cookie, value, error, flags)
-            except OSError as failed:
-                if failed.errno == errno.ENOENT:
-                    self._calls.pop(cookie, None)
-                raise
-            self._calls.pop(cookie, None)
+        try:
+            self._descriptor.send(call.cookie, value, error, flags)
+        except OSError as failed:
+            if failed.errno == errno.ENOENT:
+                self._calls.pop(cookie, None)
+            raise
+        self._calls.pop(cookie, None)
 
     def add_fd(self, cookie: int, fd: int, newfd: int | None, newfd_flags: int, send: bool) -> int:
         """Puts a copy of a descriptor into the task."""
         call = self._known(cookie)
-        with self._lock if call.parked else contextlib.nullcontext():
-            self._notified(call)
-            number = self._descriptor.add_fd(call.cookie, fd, newfd, newfd_flags, send)
-            if send:
-                self._calls.pop(cookie, None)
-            return number
+        number = self._descriptor.add_fd(call.cookie, fd, newfd, newfd_flags, send)
+        if send:
+            self._calls.pop(cookie, None)
+        return number
 
     def set_flags(self, flags: int) -> None:
         """Sets the listener's flags."""
@@ -222,16 +210,8 @@ class InterruptBackend:
         call = self._known(cookie)
         with self._lock:
             self._require_traceable(call)
-            self._notified(call)
-            return self._done(
-                call,
-                "pin install",
-                self._ask(
-                    call,
-                    Request(wire.INSTALL, call.seen.pid, 0, call.cookie, address, size),
-                    [memfd],
-                ),
-            ).value
+            request = Request(wire.INSTALL, call.seen.pid, 0, call.cookie, address, size)
+            return self._done(call, "pin install", self._ask(request, [memfd])).value
 
     def send_redirect(
         self, cookie: int, args: Mapping[int, int], ptr_len: Mapping[int, int], flags: int
@@ -256,9 +236,12 @@ class InterruptBackend:
         with self._lock:
             self._require_traceable(call)
             request = request._replace(cookie=call.cookie)
-            second = self._flown(call, "redirect", request, expected)
+            second = self._flown(call, request, expected)
+            if isinstance(second, Reply):
+                # Refused; or done, with nobody asked again.
+                self._done(call, "redirect", second)
             self._calls.pop(cookie, None)
-            if second is not None:
+            if not isinstance(second, Reply):
                 self._let_run(call, second)
 
     def _let_run(self, call: _Call, second: RawNotification) -> None:
@@ -288,6 +271,8 @@ class InterruptBackend:
         return self._unknown(cookie) if call is None else call
 
     def _unknown(self, cookie: int) -> NoReturn:
+        if any(waiting.id == cookie for waiting in list(self._backlog)):
+            raise OSError(errno.EINPROGRESS, f"seccomp notification {cookie:#x}: not received yet")
         # Not received yet, or answered: EINPROGRESS, as long as the kernel knows it. This asks for
         # something that cannot be done, so if it was received by somebody else nothing happens.
         try:
@@ -315,25 +300,22 @@ class InterruptBackend:
                 " the interrupt back end",
             )
 
-    def _notified(self, call: _Call) -> None:
-        # Has a parked call wait in a notification again.
-        if not call.parked:
-            return
+    def _notified_again(self, call: _Call) -> None:
+        # Has a parked call wait in a notification again, where signals find it. The caller goes on
+        # with the id that it knows.
         request = Request(wire.RETRAP, call.seen.pid, 0, 0)
-        second = self._flown(call, "answer", request, call.seen.args)
-        if second is None:
-            # It was refused by another filter: over, without us.
+        second = self._flown(call, request, call.seen.args)
+        if isinstance(second, Reply):
+            # Refused by another filter, interrupted, killed: over, without us.
             self._calls.pop(call.seen.id, None)
             raise _gone(call)
         call.cookie = second.id
-        call.parked = False
 
-    def _ask(self, call: _Call, request: Request, descriptors: Sequence[int] = ()) -> Reply:
+    def _ask(self, request: Request, descriptors: Sequence[int] = ()) -> Reply:
         tracer, number = self._asked(request, descriptors)
         found = self._await(tracer, number)
         if not isinstance(found, Reply):
             raise InternalError(f"request {request.what}: a notification for an answer: {found}")
-        call.parked = bool(found.parked)
         return found
 
     def _asked(
@@ -349,22 +331,14 @@ class InterruptBackend:
         return self._tracer, self._number
 
     def _flown(
-        self, call: _Call, what: str, request: Request, expected: tuple[int, ...]
-    ) -> RawNotification | None:
+        self, call: _Call, request: Request, expected: tuple[int, ...]
+    ) -> RawNotification | Reply:
         """Returns the second notification of a call that the tracer lets go.
 
-        Returns None when there was none, since another filter of the task's refused the call.
-
-        Raises:
-            OSError: It was not let go.
+        Or why there was none: it was not let go, or it was and no filter sent it here again.
         """
         tracer, number = self._asked(request)
-        found = self._await(tracer, number, call.seen, expected)
-        if isinstance(found, Reply):
-            call.parked = bool(found.parked)
-            self._done(call, what, found)
-            return None
-        return found
+        return self._await(tracer, number, call.seen, expected)
 
     def _await(
         self,
@@ -408,6 +382,8 @@ class InterruptBackend:
         if reply.errno == errno.ENOENT:
             self._calls.pop(call.seen.id, None)
             raise _gone(call)
+        if reply.parked:
+            self._notified_again(call)
         if reply.errno:
             raise OSError(
                 reply.errno,

@@ -20,6 +20,9 @@ it restarts the call with the arguments of the task's own, or builds a signal fr
 Between the step and its end another thread may overwrite the call instruction. As for injected
 calls (``tracee.inject``) ``rcx`` and ``r11`` tell whether it was a call that ended.
 
+A flying call may be let through by its filter, now that its arguments are others, and block. Nobody
+hears of it then; that it sleeps in the call is what ``/proc/TID/syscall`` says.
+
 An interrupted task may be killed and replaced by the exec of a sibling without a word to its
 tracer (``de_thread`` in fs/exec.c). So whoever waits here looks from time to time whether the task
 is still ours.
@@ -73,7 +76,7 @@ _ERESTARTSYS: Final = 512
 _INTERRUPTED: Final = (1 << 64) - _ERESTARTSYS
 _ALL: Final = (1 << 64) - 1
 _EVENT_STOP: Final = (abi.PTRACE_EVENT_STOP << 16) | stops.STEP_STOP
-_LOOK_MS: Final = 100
+_LOOK_MS: Final = 5
 _LAST_LOOK_MS: Final = 5000
 _MAX_PINS: Final = 1 << 16
 _SIGNALFD_READ: Final = 128 * 16
@@ -88,7 +91,18 @@ class _Refused(Exception):  # noqa: N818 (control flow: the reply to a request)
 class _Held(Task):
     """A task that we trace at the moment."""
 
-    __slots__ = ("entering", "first", "how", "number", "quiet", "saved", "state", "substituted")
+    __slots__ = (
+        "asleep",
+        "entering",
+        "first",
+        "flown",
+        "how",
+        "number",
+        "quiet",
+        "saved",
+        "state",
+        "substituted",
+    )
 
     def __init__(self, tid: int) -> None:
         # Its process is looked up when it is parked.
@@ -102,6 +116,10 @@ class _Held(Task):
         """Bit i: argument i is not the task's own at the moment."""
         self.number = 0
         """Of the request that made it fly."""
+        self.asleep = False
+        """Whether it was seen to sleep in its call without a second notification."""
+        self.flown = b""
+        """Its call as ``/proc/TID/syscall`` shows it: number, arguments; and the call's address."""
         self.how = abi.PTRACE_SINGLESTEP
         self.entering = False
         """Whether the stop at the entry of its call is still to come."""
@@ -162,6 +180,14 @@ class _Patient(Waits):
             os.read(self._descriptor, _SIGNALFD_READ)
         except BlockingIOError:
             return
+
+
+def _shown(registers: ctypes.Array[ctypes.c_uint64], pointer: int) -> bytes:
+    # Preconditions: these registers are about to make the call.
+    number = registers[RAX]
+    number -= (number >> 63) << 64
+    rest = " ".join(f"{registers[register]:#x}" for register in ARGUMENTS)
+    return f"{number} {rest} {pointer:#x}".encode()
 
 
 def ours(tid: int) -> bool:
@@ -256,13 +282,10 @@ class Tracer:
             self._redirect(request)
             return None
         held = self._held.get(request.tid)
-        parked = held is not None and held.state == PARKED and ours(request.tid)
-        if held is None or not parked:
-            return self._reply(request, errno.ENOENT)
-        if request.what == wire.RETRAP:
-            self._fly(held, request.number, self._interrupted(held))
-            return None
-        return self._reply(request, 0)
+        if held is None or held.state != PARKED:
+            raise _Refused(errno.ENOENT)
+        self._fly(held, request.number, self._interrupted(held))
+        return None
 
     def _reply(self, request: Request, number: int, value: int = 0) -> Reply:
         held = self._held.get(request.tid)
@@ -384,6 +407,14 @@ class Tracer:
     def _seized(self, request: Request) -> _Held:
         # Returns the task, traced and in the notification ``request.cookie``.
         held = self._held.get(request.tid)
+        if not self._valid(request.cookie):
+            # Before anything else: the thread id may be another task's by now.
+            raise _Refused(errno.ENOENT)
+        if held is not None and not ours(request.tid):
+            # A sibling's exec took the task's place and its id.
+            self._held.pop(request.tid)
+            self._report(held, errno.ENOENT)
+            held = None
         if held is None:
             try:
                 ptrace.seize(request.tid, _OPTIONS)
@@ -394,7 +425,7 @@ class Tracer:
                 raise _Refused(error.errno or errno.EPERM) from error
             held = self._held[request.tid] = _Held(request.tid)
         if not self._valid(request.cookie):
-            # The call is over; the thread id may be another task's by now.
+            # It ended just now.
             self._release_later(held)
             raise _Refused(errno.ENOENT)
         return held
@@ -489,6 +520,8 @@ class Tracer:
             # The call runs under the task's own signal mask. A step's SIGTRAP is forced on the
             # task, which would undo that it blocks or ignores it.
             by_step = not (held.quiet or ptrace.get_signal_mask(held.tid) & SIGTRAP_BIT)
+            held.asleep = False
+            held.flown = _shown(self._work, held.saved[RIP])
             held.how = abi.PTRACE_SINGLESTEP if by_step else abi.PTRACE_SYSCALL
             held.entering = not by_step
             held.number = number
@@ -648,6 +681,34 @@ class Tracer:
             if not ours(held.tid):
                 del self._held[held.tid]
                 self._report(held, errno.ENOENT)
+            elif held.state == FLYING and not self._shared.has_mark(held.number):
+                self._look_at_call(held)
+
+    def _look_at_call(self, held: _Held) -> None:
+        # With its new arguments the filter may let the call through, without a second notification;
+        # and it may block.
+        if self._listener < 0:
+            return
+        try:
+            with open(f"/proc/{held.tid}/syscall", "rb") as file:
+                call = file.read()
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ESRCH):
+                return
+            raise
+        numbers = call.split()
+        asleep = b" ".join((*numbers[:7], *numbers[8:])) == held.flown and not self._announced()
+        if asleep and held.asleep:
+            self._report(held, 0)
+            self._shared.mark(held.number)
+        # Twice: it may be waiting for the lock under which it will be announced.
+        held.asleep = asleep
+
+    def _announced(self) -> bool:
+        # Whether there is a notification that nobody has received: it may be the one.
+        poll = select.poll()
+        poll.register(self._listener, select.POLLIN)
+        return bool(poll.poll(0))
 
     def _retire(self) -> None:
         # What waits in a notification gets ENOSYS from the kernel, the parked get it from us.

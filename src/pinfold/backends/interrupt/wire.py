@@ -24,8 +24,6 @@ REDIRECT: Final = 2
 """Make the call with other arguments."""
 RETRAP: Final = 3
 """Make the call as it is, so that there is a notification again."""
-ALIVE: Final = 4
-"""Say whether the task is still parked."""
 
 FAILED: Final = 0xFFFFFFFF
 """Number of a reply that is the text of an exception: the tracer is broken and has ended."""
