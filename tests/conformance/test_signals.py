@@ -942,9 +942,9 @@ def test_a_wait_for_a_blocked_signal(
 # Storms
 
 
-def weathered(seen: dict[str, str]) -> None:
+def weathered(seen: dict[str, str], least: int = 100) -> None:
     """Checks that every call of a storm was as it should be, and that there was a storm."""
-    assert int(seen["signals"]) > 100
+    assert int(seen["signals"]) >= least
     # Without calls that were met in the middle, this tests nothing.
     assert int(seen["frames"]) > 10
     assert seen["same_mask"] == "1"

@@ -52,5 +52,9 @@ def test_an_announcement_leaves_marks_alone(tid: int, nr: int, args: tuple[int, 
         assert shared.announced() == (tid, nr, args)
         assert shared.has_mark(4095)
         assert not shared.has_mark(4094)
+        assert not shared.holds(4095)
+        shared.hold(4095)
+        assert shared.holds(4095)
+        assert shared.announced() == (tid, nr, args)
     finally:
         shared.close()

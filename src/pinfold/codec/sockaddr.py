@@ -8,7 +8,8 @@ here says no more than the bytes do. Known traps, for whoever writes rules over 
   other sandboxes.
 - AF_UNSPEC dissolves a connection in ``connect``. In ``sendto`` an IPv4 socket takes it for
   AF_INET, and in ``bind`` too if the host is 0.0.0.0: see :attr:`Unspec.as_inet`.
-- An IPv6 socket reaches IPv4 hosts by ``::ffff:1.2.3.4``: see :attr:`Inet6.as_inet`.
+- An IPv6 socket reaches IPv4 hosts by ``::ffff:1.2.3.4`` (see :attr:`Inet6.as_inet`), and by plain
+  AF_INET addresses.
 - Connecting to 0.0.0.0 or ``::`` reaches the machine itself.
 - The path of a Unix socket is walked by the kernel like any other path, links included.
 

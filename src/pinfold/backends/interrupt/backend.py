@@ -15,6 +15,7 @@ number, the arguments that were set. Anything else is somebody's new call.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -363,6 +364,8 @@ class InterruptBackend:
                 if received is None:
                     continue
                 if first is not None and _same_call(received, first, expected):
+                    if tracer.shared.holds(number):
+                        self._ask(Request(wire.RESEND, first.pid, 0, 0))
                     tracer.shared.mark(number)
                     return received
                 if (received.pid, received.nr, received.args) == tracer.shared.announced():
@@ -383,7 +386,10 @@ class InterruptBackend:
             self._calls.pop(call.seen.id, None)
             raise _gone(call)
         if reply.parked:
-            self._notified_again(call)
+            # If it is interrupted just now, what was done or refused before that stays so; the next
+            # request about it says that it is gone.
+            with contextlib.suppress(FileNotFoundError):
+                self._notified_again(call)
         if reply.errno:
             raise OSError(
                 reply.errno,

@@ -1,13 +1,14 @@
 """The tracer: seizes tasks, pins, redirects, restores, and lets go.
 
 One process, one thread, one loop: requests come over a socket, stops by SIGCHLD. A task that it
-knows is in one of three states:
+knows is in one of four states:
 
     PARKED   stopped, out of its notification, with the registers of an interrupted call (``rax``
              -ERESTARTSYS): whoever resumes it has it make its call again.
     FLYING   it makes its call, redirected or not, and is stopped again when that is over: by the
              single step, or, where a step would disturb SIGTRAP, at the exit of the call.
     LEAVING  it was seized in vain; it is let go at its next stop, whatever that is.
+    RETURNING  its call is over, and signals that were held back are still to be handed out.
 
 Work on a parked task (an injected call) waits for that task; it never waits for a flying one.
 
@@ -23,6 +24,10 @@ calls (``tracee.inject``) ``rcx`` and ``r11`` tell whether it was a call that en
 A flying call may be let through by its filter, now that its arguments are others, and block. Nobody
 hears of it then; that it sleeps in the call is what ``/proc/TID/syscall`` says.
 
+A filter with ``WAIT_KILLABLE_RECV`` promises that a call is not interrupted once it was received. A
+signal that is pending while such a call flies is therefore held back, and sent again when the
+second notification was received: from there on the kernel keeps the promise itself.
+
 An interrupted task may be killed and replaced by the exec of a sibling without a word to its
 tracer (``de_thread`` in fs/exec.c). So whoever waits here looks from time to time whether the task
 is still ours.
@@ -35,6 +40,7 @@ import os
 import select
 import signal
 import socket
+import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -70,6 +76,7 @@ if TYPE_CHECKING:
 PARKED: Final = 1
 FLYING: Final = 2
 LEAVING: Final = 3
+RETURNING: Final = 4
 
 _OPTIONS: Final = abi.PTRACE_O_TRACESYSGOOD | abi.PTRACE_O_TRACEEXEC | abi.PTRACE_O_EXITKILL
 _ERESTARTSYS: Final = 512
@@ -80,6 +87,11 @@ _LOOK_MS: Final = 5
 _LAST_LOOK_MS: Final = 5000
 _MAX_PINS: Final = 1 << 16
 _SIGNALFD_READ: Final = 128 * 16
+_LEARN_SECONDS: Final = 1.0
+_OWN_DOING: Final = frozenset(
+    {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP, signal.SIGSYS}
+)
+"""Signals that an instruction causes: held back, it would only cause them again."""
 
 
 class _Refused(Exception):  # noqa: N818 (control flow: the reply to a request)
@@ -218,6 +230,7 @@ class Tracer:
         # (memfd, address of its first byte) -> bytes that were pinned, oldest first.
         self._pins: OrderedDict[tuple[sealed.File, int], int] = OrderedDict()
         self._query = MapsQuery()
+        self._killable: bool | None = None
         self._work = ptrace.Registers()
 
     def run(self) -> None:
@@ -282,6 +295,10 @@ class Tracer:
             self._redirect(request)
             return None
         held = self._held.get(request.tid)
+        if request.what == wire.RESEND:
+            if held is not None:
+                self._resend(held)
+            return self._reply(request, 0)
         if held is None or held.state != PARKED:
             raise _Refused(errno.ENOENT)
         self._fly(held, request.number, self._interrupted(held))
@@ -446,12 +463,14 @@ class Tracer:
         """
         with held.guard:
             ptrace.request(abi.PTRACE_INTERRUPT, held.tid)
-        try:
-            seccomp.send(self._listener, cookie, error=-_ERESTARTSYS)
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.EINPROGRESS):
-                raise
-        status = self._waits.stop_of(held.tid)
+        status = self._learn(held) if self._killable is None else None
+        if status is None:
+            try:
+                seccomp.send(self._listener, cookie, error=-_ERESTARTSYS)
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.EINPROGRESS):
+                    raise
+            status = self._waits.stop_of(held.tid)
         registers = held.load()
         while held.state == FLYING and self._step_is_due(held, status):
             status = self._waits.stop_of(held.tid)
@@ -471,6 +490,22 @@ class Tracer:
             raise _Refused(errno.EOPNOTSUPP)
         ptrace.copy_registers(held.saved, registers)
         held.state = PARKED
+
+    def _learn(self, held: _Held) -> int | None:
+        # Finds out what kind of filter it is, by the first task that is interrupted: it stops, and
+        # then this returns the status; or it goes on waiting, in a sleep that no signal ends.
+        end = time.monotonic() + _LEARN_SECONDS
+        while time.monotonic() < end:
+            status = self._waits.poll(held.tid)
+            if status is not None:
+                self._killable = False
+                return status
+            state = process.status_field(held.tid, b"State")
+            if state is not None and state.startswith(b"D"):
+                self._killable = True
+                return None
+            os.sched_yield()
+        return None
 
     def _look_up(self, held: _Held) -> None:
         fields = process.status_fields(held.tid, b"Tgid", b"SigIgn")
@@ -604,6 +639,8 @@ class Tracer:
                 with held.guard:
                     ptrace.resume(held.how, held.tid)
                 return
+            if not over and self._killable and self._hold_back(held, status):
+                return
             done = over and registers[RAX] != _INTERRUPTED
             if over:
                 self._put_back(held, registers)
@@ -611,7 +648,40 @@ class Tracer:
                 ptrace.copy_registers(registers, held.saved)
             held.store(registers)
             self._report(held, 0 if done else errno.ENOENT)
-        self._let_go(held, self._signal_of(held, status))
+            if over and held.held:
+                held.state = RETURNING
+        number = self._signal_of(held, status)
+        if held.state == RETURNING and held.held:
+            with held.guard:
+                ptrace.resume(abi.PTRACE_CONT, held.tid, number)
+            return
+        self._let_go(held, number)
+
+    def _hold_back(self, held: _Held, status: int) -> bool:
+        """Returns whether a stop before a call that is not to be interrupted was passed over."""
+        if stops.stop_event(status):
+            # It joins a group stop when it is let go.
+            if not stops.is_group_stop(status):
+                return False
+        else:
+            number = stops.stop_signal(status)
+            if number in _OWN_DOING or status == stops.SYSCALL_STOP:
+                return False
+            number = replay(held, number)
+            with held.guard:
+                held.held.append((number, ptrace.get_siginfo(held.tid)))
+            self._shared.hold(held.number)
+        with held.guard:
+            ptrace.resume(held.how, held.tid)
+        return True
+
+    def _resend(self, held: _Held) -> None:
+        for number, _ in held.held:
+            try:
+                process.signal_thread(held.tgid, held.tid, number)
+            except OSError as error:
+                if error.errno != errno.ESRCH:
+                    raise
 
     def _call_over(self, held: _Held) -> bool:
         # Preconditions: registers are loaded; past the entry stop, where there is one.

@@ -25,6 +25,9 @@ REDIRECT: Final = 2
 RETRAP: Final = 3
 """Make the call as it is, so that there is a notification again."""
 
+RESEND: Final = 4
+"""Let the task have the signals that were held back until its second notification was received."""
+
 FAILED: Final = 0xFFFFFFFF
 """Number of a reply that is the text of an exception: the tracer is broken and has ended."""
 
@@ -113,7 +116,7 @@ class Shared:
     __slots__ = ("_view",)
 
     def __init__(self) -> None:
-        self._view = mmap.mmap(-1, _MARKS * _MARK.size + _INJECTED.size)
+        self._view = mmap.mmap(-1, _MARKS * _MARK.size + _INJECTED.size + _MARK.size)
 
     def mark(self, number: int) -> None:
         """Says that the second notification of a request was received."""
@@ -122,6 +125,15 @@ class Shared:
     def has_mark(self, number: int) -> bool:
         """Returns whether a request is marked."""
         return bool(_MARK.unpack_from(self._view, number % _MARKS * _MARK.size)[0] == number)
+
+    def hold(self, number: int) -> None:
+        """Says that signals of the task that a request is about are held back for the moment."""
+        _MARK.pack_into(self._view, _MARKS * _MARK.size + _INJECTED.size, number)
+
+    def holds(self, number: int) -> bool:
+        """Returns whether :meth:`hold` was last called for this request, the current one."""
+        at = _MARKS * _MARK.size + _INJECTED.size
+        return bool(_MARK.unpack_from(self._view, at)[0] == number)
 
     def announce(self, tid: int, nr: int, args: tuple[int, ...]) -> None:
         """Says which call a task is going to make for us, since its filter may bring it here."""
