@@ -4,10 +4,11 @@ It is told of each path call through a seccomp listener, reads the path out of t
 refuses it with EACCES when the path matches a glob, and otherwise tells the kernel to continue. The
 kernel then reads the path a second time, and whoever shares the memory may have rewritten it.
 
-    python tests/naive.py [--deny GLOB]... -- COMMAND...
+    python tests/naive.py [--real] [--deny GLOB]... -- COMMAND...
 
-Nothing here is careful beyond that: a path that cannot be read is let through, relative paths are
-matched as they stand, and other system call tables are killed.
+With --real it matches the name that symbolic links lead to. Nothing here is careful beyond that: a
+path that cannot be read is let through, relative paths are matched as they stand, and other system
+call tables are killed.
 """
 
 from __future__ import annotations
@@ -128,8 +129,9 @@ class Reader:
 class Supervisor:
     """Answers one listener's notifications."""
 
-    def __init__(self, listener: int, globs: list[str]) -> None:
+    def __init__(self, listener: int, globs: list[str], *, real: bool = False) -> None:
         self.listener = listener
+        self._real = real
         self._denied = re.compile("|".join(fnmatch.translate(glob) for glob in globs) or r"(?!)")
         self._reader = Reader()
         self._request = bytearray(seccomp.SECCOMP_NOTIF.size)
@@ -146,6 +148,8 @@ class Supervisor:
             raise
         ident, tid, _, number, _, _, *arguments = seccomp.SECCOMP_NOTIF.unpack(request)
         path = self._reader.path(tid, arguments[PATH_ARGUMENT[number]])
+        if self._real:
+            path = os.path.realpath(os.path.join(b"/proc/%d/cwd" % tid, path))
         failure, flags = 0, seccomp.SECCOMP_USER_NOTIF_FLAG_CONTINUE
         if self._denied.match(os.fsdecode(path)):
             failure, flags = -errno.EACCES, 0
@@ -180,13 +184,13 @@ def start(command: list[str]) -> tuple[int, int]:
     return child, descriptors[0]
 
 
-def supervise(command: list[str], globs: list[str]) -> int:
+def supervise(command: list[str], globs: list[str], *, real: bool = False) -> int:
     """Runs ``command`` and returns its exit status, 128 + N where signal N ended it.
 
     The end of the first process ends the supervision; what it left running gets ENOSYS after that.
     """
     child, listener = start(command)
-    supervisor = Supervisor(listener, globs)
+    supervisor = Supervisor(listener, globs, real=real)
     fcntl.ioctl(
         listener, seccomp.SECCOMP_IOCTL_NOTIF_SET_FLAGS, seccomp.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP
     )
@@ -209,13 +213,14 @@ def supervise(command: list[str], globs: list[str]) -> int:
 def main() -> int:
     """Reads the command line and supervises."""
     parser = argparse.ArgumentParser(description="a supervisor that loses every race on purpose")
+    parser.add_argument("--real", action="store_true")
     parser.add_argument("--deny", action="append", default=[], metavar="GLOB")
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND")
     options = parser.parse_args()
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     if not command:
         parser.error("no command")
-    return supervise(command, options.deny)
+    return supervise(command, options.deny, real=options.real)
 
 
 if __name__ == "__main__":

@@ -88,6 +88,7 @@ def run(
     deny: Iterable[StrOrBytes] = (),
     audit: bool | StrOrBytes = False,
     inspect: Literal["paths", "all"] = "paths",
+    real: bool = False,
     ro: Iterable[StrOrBytes] = (),
     rw: Iterable[StrOrBytes] = (),
     keep_caps: bool = False,
@@ -117,6 +118,7 @@ def run(
         audit: True puts the log's records into the result, a path writes them to that file.
         inspect: ``all`` pins, and shows in the log, whatever the kernel reads of a call (argv,
             environments, socket addresses, …), and not only its paths.
+        real: Judge also the name that symbolic links lead to, and open what has that name.
         ro: With this or ``rw``, a Landlock domain allows only these paths: for reading, …
         rw: … and for everything.
         keep_caps: Leave a command started by root all its capabilities.
@@ -179,7 +181,9 @@ def run(
             pass_fds=frozenset(pass_fds),
         )
         limits = Limits([os.fsencode(p) for p in ro], [os.fsencode(p) for p in rw], keep_caps)
-        session = Session(command, rules, limits, inspect_all=inspect == "all", sink=sink)
+        session = Session(
+            command, rules, limits, inspect_all=inspect == "all", real=real, sink=sink
+        )
         session.start()
         out, err, outcome = _attend(session, streams, _data(input, encoding, errors), timeout, args)
         stdout_value = _decoded(out, encoding, errors) if as_text else out

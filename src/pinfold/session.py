@@ -72,6 +72,7 @@ class Session:
         rules: Path rules.
         limits: What it may reach.
         inspect_all: Whether every pointer argument is looked at, and not only paths.
+        real: Whether names that symbolic links lead to are judged as well, and used.
         ruling: A rule over whole calls, asked when the path rules let one pass.
         sink: Called with each log entry before the call it is about is let go; None for no log.
         on_stop: Called in the session's thread when COMMAND was stopped by job control.
@@ -93,6 +94,7 @@ class Session:
         limits: Limits,
         *,
         inspect_all: bool = False,
+        real: bool = False,
         ruling: Callable[[Call], Ruling] | None = None,
         sink: Callable[[Entry], None] | None = None,
         on_stop: Callable[[int], None] | None = None,
@@ -101,6 +103,7 @@ class Session:
         self._command = command
         self._rules = rules
         self._inspect_all = inspect_all
+        self._real = real
         self._ruling = ruling
         self._sink = sink
         self._on_stop = on_stop
@@ -217,6 +220,7 @@ class Session:
                         Names(),
                         naming=self._sink is not None,
                         ruling=self._ruling,
+                        real=self._real,
                     ),
                     shapes,
                     record=self._record,

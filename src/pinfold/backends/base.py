@@ -34,6 +34,8 @@ class Redirect(NamedTuple):
     registers: tuple[tuple[int, int], ...]
     """Pairs of an argument's index and its new value (``u64``): an address in the slot, a number,
     or an address at which the kernel finds nothing to read."""
+    number: int | None = None
+    """Another call that is made in its place; None makes the one that trapped."""
 
 
 class SendFirst(NamedTuple):

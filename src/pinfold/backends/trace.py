@@ -123,6 +123,9 @@ class TraceBackend:
             register = ARGUMENTS[index]
             saved.append((register, registers[register]))
             registers[register] = value
+        if plan.number is not None:
+            saved.append((ORIG_RAX, registers[ORIG_RAX]))
+            registers[ORIG_RAX] = plan.number
         self._in_flight[task.tid] = (slot, tuple(saved))
         if len(saved) == 1:
             register = saved[0][0]

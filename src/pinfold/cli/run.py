@@ -81,6 +81,11 @@ _SI_KERNEL: Final = 0x80
     " call, such as argv, environments, socket addresses and attributes.",
 )
 @click.option(
+    "--real",
+    is_flag=True,
+    help="Judge also the name that symbolic links lead to, and open what has that name.",
+)
+@click.option(
     "--ro",
     multiple=True,
     metavar="PATH",
@@ -100,6 +105,7 @@ def command(
     denies: Sequence[str],
     audit: str | None,
     inspect: str,
+    real: bool,
     ro: Sequence[str],
     rw: Sequence[str],
     keep_caps: bool,
@@ -141,6 +147,7 @@ def command(
             writer,
             say,
             inspect_all=inspect == "all",
+            real=real,
         )
         return runner.run()
     finally:
@@ -160,6 +167,7 @@ class _Runner:
         say: Callable[[str], None],
         *,
         inspect_all: bool,
+        real: bool,
     ) -> None:
         self._say = say
         self._limits = limits
@@ -177,6 +185,7 @@ class _Runner:
             rules,
             limits,
             inspect_all=inspect_all,
+            real=real,
             sink=writer.write if writer is not None else None,
             on_stop=self._stop_with_command,
             on_refused=complain,

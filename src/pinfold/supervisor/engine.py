@@ -14,6 +14,7 @@ judged takes the place of the relative one in the slot.
 from __future__ import annotations
 
 import errno
+import os
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pinfold.arch.x86_64 import ARGUMENTS
@@ -24,21 +25,29 @@ from pinfold.codec.openhow import OpenHow
 from pinfold.paths import wants_directory
 from pinfold.policy.calls import Argument, Call
 from pinfold.policy.rules import ALLOW, DENY, REDIRECT
-from pinfold.supervisor import arguments
+from pinfold.supervisor import arguments, reopen
 from pinfold.supervisor.arguments import TaskMemory
 from pinfold.syscalls.kinds import Kind
 from pinfold.syscalls.refused import REFUSED
 from pinfold.syscalls.table import PATH_ROWS, TABLE, Row
-from pinfold.uapi.fs import AT_EMPTY_PATH, AT_FDCWD, PATH_MAX, RESOLVE_IN_ROOT
+from pinfold.uapi.fs import (
+    AT_EMPTY_PATH,
+    AT_FDCWD,
+    AT_SYMLINK_FOLLOW,
+    AT_SYMLINK_NOFOLLOW,
+    PATH_MAX,
+    RESOLVE_IN_ROOT,
+)
 
 if TYPE_CHECKING:
+    import ctypes
     from collections.abc import Callable, Iterable
 
     from pinfold.backends.base import Plan
     from pinfold.pins.arena import Slot
     from pinfold.policy.calls import Ruling
     from pinfold.policy.rules import PathRules, Verdict
-    from pinfold.tracee.names import Names
+    from pinfold.tracee.names import Meaning, Names
     from pinfold.tracee.task import Task
 
 _PATHS: Final = (Kind.PATH, Kind.PATH_OR_NULL, Kind.TEXT)
@@ -73,6 +82,8 @@ class Shape(NamedTuple):
     others: tuple[_Other, ...]
     at_flags: int
     """Register of ``AT_*`` flags, -1 without."""
+    flags: int
+    """Register of ``O_*`` flags, -1 without."""
     moves_root: bool
     """Whether the call gives the task another root directory."""
     batch: bool
@@ -88,7 +99,7 @@ def shape(row: Row, kinds: frozenset[Kind]) -> Shape:
     """
     paths: list[_Path] = []
     others: list[_Other] = []
-    at_flags = -1
+    at_flags = flags = -1
     previous = None
     for index, (name, kind) in enumerate(row.arguments):
         if kind in _PATHS and (kind is not Kind.TEXT or row in PATH_ROWS):
@@ -96,12 +107,20 @@ def shape(row: Row, kinds: frozenset[Kind]) -> Shape:
             paths.append(_Path(index, ARGUMENTS[index], dirfd, kind))
         elif kind is Kind.AT_FLAGS:
             at_flags = ARGUMENTS[index]
+        elif kind is Kind.OPEN_FLAGS:
+            flags = ARGUMENTS[index]
         elif kind in kinds:
             size = ARGUMENTS[min(index + 1, len(ARGUMENTS) - 1)]
             others.append(_Other(index, name, kind, ARGUMENTS[index], size))
         previous = kind
     return Shape(
-        row, tuple(paths), tuple(others), at_flags, row.name == "chroot", row.name == "sendmmsg"
+        row,
+        tuple(paths),
+        tuple(others),
+        at_flags,
+        flags,
+        row.name == "chroot",
+        row.name == "sendmmsg",
     )
 
 
@@ -130,6 +149,8 @@ class Judged(NamedTuple):
     pointer: int
     """Address of that in the task."""
     verdict: Verdict | None
+    real: bool = False
+    """Whether what is pinned has no symbolic link in it."""
 
 
 class Decision(NamedTuple):
@@ -154,11 +175,12 @@ class Engine:
         names: Resolves paths of stopped tasks.
         naming: Whether paths are to be resolved even when no rule asks (for the log).
         ruling: A rule over whole calls, asked when the path rules let one pass.
+        real: Whether the names that symbolic links lead to are judged as well, and pinned.
 
     Preconditions: the task is stopped, and its registers are loaded.
     """
 
-    __slots__ = ("_judge", "_memories", "_names", "_naming", "_ruling")
+    __slots__ = ("_judge", "_memories", "_names", "_naming", "_real", "_ruling")
 
     def __init__(
         self,
@@ -167,7 +189,9 @@ class Engine:
         *,
         naming: bool,
         ruling: Callable[[Call], Ruling] | None = None,
+        real: bool = False,
     ) -> None:
+        self._real = real
         self._judge = rules.judge
         self._names = names
         self._naming = naming or not rules.empty or ruling is not None
@@ -199,12 +223,12 @@ class Engine:
             others = _others(task, call, image) if call.others else ()
         except Refused as refused:
             return _failed(refused.errno)
-        resolve = _resolve_of(others)
+        how = _how_of(others)
         action = ALLOW
         rule: str | None = None
         judged: list[Judged] = []
         for path in call.paths:
-            outcome = self._path(task, call, image, path, resolve)
+            outcome = self._path(task, call, image, path, how)
             if outcome is None:
                 continue
             if isinstance(outcome, int):
@@ -217,7 +241,21 @@ class Engine:
                     return Decision(Deny(verdict.errno), action, rule, tuple(judged), others)
         if self._ruling is not None:
             return self._ruled(task, call, image, action, rule, judged, others)
-        return Decision(_plan(call, judged, others, ()), action, rule, tuple(judged), others)
+        return self._made(
+            task, call, image, Decision(_NOTHING, action, rule, tuple(judged), others)
+        )
+
+    def _made(self, task: Task, call: Shape, image: Image, decision: Decision) -> Decision:
+        # Adds the plan by which a call that passed is made.
+        if self._real and decision.action == ALLOW and call.row.group == "open" and decision.judged:
+            plan = reopen.plan(
+                call.row.name, task.registers, image, decision.judged[0], _how_of(decision.others)
+            )
+            if isinstance(plan, int):
+                return _failed(plan, decision.judged, decision.others)
+            if plan is not None:
+                return decision._replace(plan=plan)
+        return decision._replace(plan=_plan(call, decision.judged, decision.others, ()))
 
     def _memory_of(self, tid: int, slot: Slot) -> TaskMemory:
         memory = self._memories.get(slot.arena.number)
@@ -227,11 +265,12 @@ class Engine:
         return memory
 
     def _path(
-        self, task: Task, call: Shape, image: Image, path: _Path, resolve: int
+        self, task: Task, call: Shape, image: Image, path: _Path, how: OpenHow | None
     ) -> Judged | int | None:
         # None when the argument is NULL and stays so; an errno when the call must fail.
         registers = task.registers
         address = registers[path.register]
+        resolve = 0 if how is None else how.resolve
         dirfd = AT_FDCWD if path.dirfd < 0 else _as_int(registers[path.dirfd])
         by_descriptor = call.at_flags >= 0 and registers[call.at_flags] & AT_EMPTY_PATH
         if address == 0 and path.kind is Kind.PATH_OR_NULL:
@@ -250,26 +289,25 @@ class Engine:
             return Judged(path.argument, asked, b"", asked, pointer, None)
         try:
             meaning = self._names.resolve(
-                task.tid, task.tgid, dirfd, asked, in_root=bool(resolve & RESOLVE_IN_ROOT)
+                task.tid,
+                task.tgid,
+                dirfd,
+                asked,
+                in_root=bool(resolve & RESOLVE_IN_ROOT),
+                follow=_follows(call, path, registers, how) if self._real else None,
             )
         except OSError as error:
             return error.errno or errno.EACCES
         verdict = self._judge(meaning.names, wants_directory(asked))
-        pinned: bytes | None = asked
-        in_root = resolve & RESOLVE_IN_ROOT
-        if verdict.action == REDIRECT:
-            # With RESOLVE_IN_ROOT there is no string that leads out of the directory.
-            pinned = None if in_root or verdict.path is None else meaning.seen_by_task(verdict.path)
-        elif task.shares and (asked[:1] != b"/" or in_root):
-            # RESOLVE_* flags look at where the walk starts, so no other start will do.
-            pinned = None if resolve else meaning.absolute
+        real = meaning.real is not None and not meaning.jumps
+        pinned = _to_pin(asked, meaning, verdict, resolve, shares=task.shares)
         if pinned is None:
             return errno.EACCES
         if pinned is not asked:
             if len(pinned) >= PATH_MAX:
                 return errno.ENAMETOOLONG
             pointer = image.address_of(image.put(pinned + b"\0"))
-        return Judged(path.argument, asked, meaning.names[0], pinned, pointer, verdict)
+        return Judged(path.argument, asked, meaning.names[0], pinned, pointer, verdict, real)
 
     def _ruled(
         self,
@@ -304,8 +342,11 @@ class Engine:
         )
         if ruling.action == DENY:
             return Decision(Deny(ruling.errno), DENY, ruling.rule, tuple(judged), others)
-        if ruling.action == REDIRECT:
-            action, rule = REDIRECT, ruling.rule
+        if ruling.action != REDIRECT:
+            return self._made(
+                task, call, image, Decision(_NOTHING, action, rule, tuple(judged), others)
+            )
+        action, rule = REDIRECT, ruling.rule
         scalars: dict[int, int] = {}
         replaced: list[tuple[int, Any, Any]] = []
         changed = {one.at: one for one in others}
@@ -333,6 +374,8 @@ class Engine:
 
 
 _ALL: Final = (1 << 64) - 1
+_NOTHING: Final = Redirect(())
+_MAKES: Final = os.O_CREAT | os.O_EXCL
 
 
 def _others(task: Task, call: Shape, image: Image) -> tuple[Argument, ...]:
@@ -371,11 +414,55 @@ def _plan(
     return Redirect((*pointers, *scalars))
 
 
-def _resolve_of(others: tuple[Argument, ...]) -> int:
+def _how_of(others: tuple[Argument, ...]) -> OpenHow | None:
     for one in others:
         if isinstance(one.value, OpenHow):
-            return one.value.resolve
-    return 0
+            return one.value
+    return None
+
+
+def _to_pin(
+    asked: bytes, meaning: Meaning, verdict: Verdict, resolve: int, *, shares: bool
+) -> bytes | None:
+    # The path that the kernel is to get; None where there is none that means what was judged.
+    in_root = resolve & RESOLVE_IN_ROOT
+    if verdict.action == REDIRECT:
+        # With RESOLVE_IN_ROOT there is no string that leads out of the directory.
+        return None if in_root or verdict.path is None else meaning.seen_by_task(verdict.path)
+    if meaning.real is not None and not meaning.jumps:
+        # RESOLVE_* flags look at the way, and this is another one.
+        path = None if resolve & reopen.WAYS else meaning.seen_by_task(meaning.real)
+        return path + b"/" if path is not None and wants_directory(asked) else path
+    if shares and (asked[:1] != b"/" or in_root):
+        # RESOLVE_* flags look at where the walk starts, so no other start will do.
+        return None if resolve else meaning.absolute
+    return asked
+
+
+_NEVER_FOLLOW: Final = frozenset(
+    {
+        *("lstat", "readlink", "readlinkat", "unlink", "unlinkat", "rmdir", "rename", "renameat"),
+        *("renameat2", "link", "symlink", "symlinkat", "mkdir", "mkdirat", "mknod", "mknodat"),
+        *("lchown", "lsetxattr", "lgetxattr", "llistxattr", "lremovexattr"),
+    }
+)
+
+
+def _follows(
+    call: Shape, path: _Path, registers: ctypes.Array[ctypes.c_uint64], how: OpenHow | None
+) -> bool:
+    # Whether the call follows a link in the last component of this path.
+    name = call.row.name
+    if name in _NEVER_FOLLOW:
+        return False
+    if name == "linkat":
+        return path is call.paths[0] and bool(registers[call.at_flags] & AT_SYMLINK_FOLLOW)
+    if call.at_flags >= 0:
+        return not registers[call.at_flags] & AT_SYMLINK_NOFOLLOW
+    if how is not None or call.flags >= 0:
+        flags = registers[call.flags] if how is None else how.flags
+        return not (flags & os.O_NOFOLLOW or flags & _MAKES == _MAKES)
+    return True
 
 
 def _failed(

@@ -22,6 +22,7 @@ from typing import Final, NamedTuple
 from pinfold.errors import TraceeGone
 from pinfold.linux.files import location
 from pinfold.paths import climbs, join, normalise, under
+from pinfold.tracee.real import for_task, real
 from pinfold.uapi.fs import AT_FDCWD
 
 _DELETED: Final = b" (deleted)"
@@ -37,6 +38,10 @@ class Meaning(NamedTuple):
     reaches the same file. None where its root directory does not contain it."""
     root: bytes
     """The task's root directory in the supervisor's view."""
+    real: bytes | None = None
+    """The name that symbolic links lead to, where it was asked for; None for a file without one."""
+    jumps: bool = False
+    """Whether its real name alone does not lead to the same open file; see ``tracee.real``."""
 
     def seen_by_task(self, name: bytes) -> bytes | None:
         """Returns the string by which the task reaches ``name``; None outside its root."""
@@ -62,7 +67,14 @@ class Names:
         self.rooted = True
 
     def resolve(
-        self, tid: int, tgid: int, dirfd: int, path: bytes, *, in_root: bool = False
+        self,
+        tid: int,
+        tgid: int,
+        dirfd: int,
+        path: bytes,
+        *,
+        in_root: bool = False,
+        follow: bool | None = None,
     ) -> Meaning:
         """Returns what a path means to a task now.
 
@@ -72,11 +84,14 @@ class Names:
             dirfd: Its descriptor of the directory that a relative path starts from, or AT_FDCWD.
             path: The path as the task gave it, not empty.
             in_root: Whether the directory is also the root of the walk (``RESOLVE_IN_ROOT``).
+            follow: Where the real name is asked for, whether a link in the last component is
+                followed; else None.
 
         Raises:
             TraceeGone: The task died.
             OSError: EBADF for a descriptor that is not open, ENOTDIR for one that names no
-                directory in the file system; ENOENT for a directory that is out of reach.
+                directory in the file system; ENOENT for a directory that is out of reach; with
+                ``follow``, whatever the walk ends in.
         """
         root = b"/" if self.rooted else self._link(tid, "root", errno.ENOENT)
         inner = path
@@ -93,7 +108,7 @@ class Names:
             inner = normalise(b"/" + path).lstrip(b"/")
         name = join(base, inner)
         names: tuple[bytes, ...] = (name,)
-        if climbs(path):
+        if follow is not None or climbs(path):
             # What cannot be left in this walk, and the way from there.
             if in_root:
                 top, way = base, path
@@ -103,9 +118,14 @@ class Names:
                 top, way = root, base[len(root.rstrip(b"/")) :] + b"/" + path
             else:
                 top, way = b"/", base + b"/" + path
-            real = _resolved(top, _for_us(way, tid, tgid))
-            if real is not None and real != name:
-                names = (name, real)
+            if follow is not None:
+                found = real(top, way, tid, tgid, follow=follow)
+                if found.name is not None and found.name != name:
+                    names = (name, found.name)
+                return Meaning(names, _inside(root, base, path), root, found.name, found.jumps)
+            climbed = _resolved(top, for_task(way, tid, tgid))
+            if climbed is not None and climbed != name:
+                names = (name, climbed)
         return Meaning(names, _inside(root, base, path), root)
 
     def _link(self, tid: int, what: str, missing: int) -> bytes:
@@ -141,18 +161,6 @@ def _same(link: str, target: bytes) -> bool:
         return os.path.samestat(os.stat(link), os.stat(target))
     except OSError:
         return False
-
-
-def _for_us(path: bytes, tid: int, tgid: int) -> bytes:
-    # /proc/self would be the supervisor when the supervisor resolves it.
-    path = b"/" + path.lstrip(b"/")
-    for mine, theirs in (
-        (b"/proc/self/", b"/proc/%d/" % tgid),
-        (b"/proc/thread-self/", b"/proc/%d/task/%d/" % (tgid, tid)),
-    ):
-        if path.startswith(mine):
-            return theirs + path[len(mine) :]
-    return path
 
 
 def _resolved(top: bytes, way: bytes) -> bytes | None:

@@ -4,6 +4,8 @@ import struct
 from typing import Final
 
 AT_FDCWD: Final = -100
+AT_SYMLINK_NOFOLLOW: Final = 0x100
+AT_SYMLINK_FOLLOW: Final = 0x400
 AT_EMPTY_PATH: Final = 0x1000
 PATH_MAX: Final = 4096
 """Longest pathname in bytes, the final NUL included."""

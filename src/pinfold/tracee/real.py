@@ -1,0 +1,116 @@
+"""Real names: where a path of a task leads once every symbolic link has been followed.
+
+The walk is made here, with ``O_PATH`` descriptors, in the task's root directory: nothing is opened
+in the sense of reading it, so no FIFO blocks and no device is touched. The last component may be
+missing (a file that is to be made), or a link that is not to be followed.
+
+Two things in ``/proc`` mean something else to us than to the task. ``self`` and ``thread-self`` are
+links whose text depends on who reads them: when the walk comes out in our own directory there, it
+goes on in the task's. The links below ``fd``, and ``cwd``, ``root`` and ``exe``, are no text at
+all; the kernel jumps to a file that it holds. In the middle of a path we jump as it does. At the
+end, what they show is taken for the name if that is the file's name, and else there is none: a
+pipe, a deleted file.
+
+The answer is true for the moment. What makes a verdict on it hold is that the *answer* is what the
+kernel is given to walk, and for opens with ``RESOLVE_NO_SYMLINKS``: then the file that is opened
+has this very name at that time, or the open fails.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+import threading
+from typing import Final, NamedTuple
+
+from pinfold.linux.files import location
+from pinfold.paths import join, under
+
+_MOST_LINKS: Final = 40
+_PROCESS: Final = re.compile(rb"/proc/\d+(?:/task/\d+)?(?:/(?:fd|ns|map_files))?")
+
+
+class Real(NamedTuple):
+    """A real name in the supervisor's view."""
+
+    name: bytes | None
+    """None for a file that has none."""
+    jumps: bool
+    """Whether the last component is one that the kernel jumps from, so that the name alone would
+    not lead to the same open file."""
+
+
+def real(root: bytes, way: bytes, tid: int, tgid: int, *, follow: bool) -> Real:
+    """Returns where a path leads.
+
+    Args:
+        root: The task's root directory, in our view.
+        way: The path from there, absolute.
+        tid: The task.
+        tgid: Its process.
+        follow: Whether a link in the last component is followed.
+
+    Raises:
+        OSError: As from the walk of the kernel: ENOENT, ENOTDIR, EACCES, ELOOP, …
+    """
+    for _ in range(_MOST_LINKS):
+        way = for_task(way, tid, tgid)
+        head, _, tail = way.rstrip(b"/").rpartition(b"/")
+        slash = way.endswith(b"/")
+        if tail in (b"", b".", b".."):
+            return Real(_theirs(location(root, way), tid, tgid), jumps=False)
+        parent = _theirs(location(root, head), tid, tgid)
+        name = join(parent, tail)
+        try:
+            mode = os.lstat(name).st_mode
+        except FileNotFoundError:
+            return Real(name, jumps=False)
+        if not stat.S_ISLNK(mode) or not (follow or slash):
+            return Real(name, jumps=False)
+        text = os.readlink(name)
+        if _PROCESS.fullmatch(parent):
+            return Real(text if _is_name(name, text) else None, jumps=True)
+        if text.startswith(b"/"):
+            way = text
+        elif under(parent, root):
+            way = parent[len(root.rstrip(b"/")) :] + b"/" + text
+        else:
+            root, way = b"/", parent + b"/" + text
+        if slash:
+            way += b"/"
+    raise OSError(errno.ELOOP, f"{os.fsdecode(way)}: {os.strerror(errno.ELOOP)}")
+
+
+def for_task(path: bytes, tid: int, tgid: int) -> bytes:
+    """Returns a path by which we reach what ``/proc/self`` in it is for a task."""
+    path = b"/" + path.lstrip(b"/")
+    for mine, theirs in (
+        (b"/proc/self", b"/proc/%d" % tgid),
+        (b"/proc/thread-self", b"/proc/%d/task/%d" % (tgid, tid)),
+    ):
+        if under(path, mine):
+            return theirs + path[len(mine) :]
+    return path
+
+
+def _theirs(name: bytes, tid: int, tgid: int) -> bytes:
+    # The walk came by a link to /proc/self, and read it as we do.
+    ours = b"/proc/%d" % os.getpid()
+    if not under(name, ours):
+        return name
+    rest = name[len(ours) :]
+    if under(rest, b"/task/%d" % threading.get_native_id()):
+        rest = rest.removeprefix(b"/task/%d" % threading.get_native_id())
+        return b"/proc/%d/task/%d" % (tgid, tid) + rest
+    return b"/proc/%d" % tgid + rest
+
+
+def _is_name(link: bytes, text: bytes) -> bool:
+    if not text.startswith(b"/"):
+        return False
+    try:
+        return os.path.samestat(os.stat(link), os.stat(text))
+    except OSError:
+        return False
