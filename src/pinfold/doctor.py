@@ -30,6 +30,8 @@ from pinfold.errors import PinfoldError
 from pinfold.launch.spawn import Command
 from pinfold.linux import landlock, libc, memfd, process, ptrace, redirect, seccomp
 from pinfold.linux.maps import MapsQuery, open_maps
+from pinfold.listener import Listener
+from pinfold.pins.pin import Pin
 from pinfold.policy.rules import PathRules
 from pinfold.session import Limits, Session
 from pinfold.supervisor.loop import OPTIONS
@@ -227,6 +229,8 @@ def _partner(work: Callable[[], bool]) -> Iterator[int]:
         code = 1
         try:
             process.die_with_parent(signal.SIGKILL)
+            # As a supervised program is; a change of user ids takes it away.
+            process.set_dumpable(True)
             code = 0 if work() else 1
         finally:
             os._exit(code)
@@ -438,6 +442,24 @@ def _landlock() -> str:
     return f"ABI {version}"
 
 
+def _listener_redirect() -> str:
+    us = os.getpid()
+    with (
+        Pin(mman.PAGE_SIZE) as pin,
+        Listener(_listener()) as listener,
+        _partner(lambda: libc.syscall("getppid", _TRAPPED) == us) as partner,
+    ):
+        call = listener.receive(_SECONDS / 2)
+        try:
+            base = listener.pin_install(call.id, pin.fd, 0, pin.size)
+            listener.send_redirect(call.id, {0: base}, {0: 1})
+        except OSError as error:
+            raise Lack(error.strerror or str(error)) from error
+        if not _succeeded(partner):
+            raise Lack("the redirected call did not run")
+    return f"a call was pinned and redirected, back end {listener.backend}"
+
+
 def _memfd_seals() -> str:
     fd = memfd.create("pinfold-doctor", mman.PAGE_SIZE)
     ours = mmap.mmap(fd, mman.PAGE_SIZE)
@@ -584,6 +606,14 @@ TRIALS: Final = (
         "in a container, start it with `--cap-add=SYS_PTRACE`; elsewhere, let the service's or"
         " sandbox's profile permit ptrace",
         True,
+    ),
+    Trial(
+        "listener-redirect",
+        "pinned and redirected a call of another process with pinfold.Listener",
+        _listener_redirect,
+        "nothing for `pinfold run`; pinfold.Listener can receive and answer, but not redirect",
+        "see to mseal, procmap-query and ptrace first; under Yama (kernel.yama.ptrace_scope of 1 or"
+        " more) it takes CAP_SYS_PTRACE",
     ),
     Trial(
         "landlock",

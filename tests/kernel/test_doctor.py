@@ -30,6 +30,7 @@ REQUIRED = {
     "mseal",
     "procmap-query",
     "ptrace",
+    "listener-redirect",
     "memfd-seals",
     "trial-run",
 }
