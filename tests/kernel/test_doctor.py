@@ -30,7 +30,6 @@ REQUIRED = {
     "mseal",
     "procmap-query",
     "ptrace",
-    "listener-redirect",
     "memfd-seals",
     "trial-run",
 }
@@ -40,6 +39,7 @@ OPTIONAL = {
     "sync-wake-up",
     "wait-killable",
     "native-ioctls",
+    "listener-redirect",
     "landlock",
     "memfd-exec",
 }
