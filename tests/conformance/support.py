@@ -41,7 +41,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from pinfold import Listener, Notification, receive_listener
+from pinfold import Listener, Notification, Pin, receive_listener
 from pinfold.linux import memfd
 from pinfold.syscalls.numbers import X86_64 as NR
 from tests.programs import build, values
@@ -78,37 +78,28 @@ NULL: Final = DEVICES["null"]
 ZERO: Final = DEVICES["zero"]
 
 
-class Memory:
-    """A memfd ready to be pinned, with a writable view of our own; a context manager.
+class Memory(Pin):
+    """Memory to be pinned, of ``SIZE`` bytes unless told otherwise; a context manager."""
 
-    Args:
-        size: Bytes.
-        seals: Added once the view exists; None for none.
-    """
-
-    def __init__(self, size: int = SIZE, seals: int | None = memfd.PIN_SEALS) -> None:
-        self.size: Final = size
-        self.fd: Final = memfd.create("pinfold-conformance", size)
-        self.view: Final = mmap.mmap(self.fd, size)
-        if seals is not None:
-            memfd.seal(self.fd, seals)
-
-    def put(self, text: bytes, at: int = 0) -> int:
-        """Writes a string and its NUL; returns how many bytes that are."""
-        whole = text + b"\0"
-        self.view[at : at + len(whole)] = whole
-        return len(whole)
-
-    def close(self) -> None:
-        """Gives it up; pins in targets stay."""
-        self.view.close()
-        os.close(self.fd)
+    def __init__(self, size: int = SIZE) -> None:
+        super().__init__(size)
 
     def __enter__(self) -> Memory:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def put(self, text: bytes, at: int = 0) -> int:
+        """Writes a string and its NUL; returns how many bytes that are."""
+        self.write(at, text + b"\0")
+        return len(text) + 1
+
+
+def memory_file(seals: int, content: bytes = b"") -> int:
+    """Returns a memfd of ``SIZE`` bytes with these seals and no others."""
+    fd = memfd.create("pinfold-conformance", SIZE)
+    os.pwrite(fd, content, 0)
+    if seals:
+        memfd.seal(fd, seals)
+    return fd
 
 
 class Target:

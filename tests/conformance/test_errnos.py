@@ -7,10 +7,11 @@ Rows that cannot be brought about from outside:
 
 * ESRCH, "the task has no mm any more": a task that waits in a notification has one. It loses it in
   ``exit_mm``, long after its notification was taken off the list; a kernel thread has no filter.
-* EOPNOTSUPP, "the kernel cannot seal": that would be another kernel.
+* EOPNOTSUPP, "the kernel cannot seal": that would be another kernel. A target that hides ``mseal``
+  from the interrupt back end is in ``test_hostile``.
 * EINTR: the window in which the back end waits for a lock of the target's memory.
-* EINVAL for lengths of what is no pointer: the Python interface has no way to say it, as what has a
-  length is a pointer.
+* EINVAL for ``_pad``, and for lengths of what is no pointer: the Python interface cannot say it, as
+  it has no padding and what has a length is a pointer.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import pytest
 
 from pinfold.syscalls.numbers import X86_64 as NR
+from pinfold.uapi.mman import F_SEAL_FUTURE_WRITE, F_SEAL_GROW, F_SEAL_SHRINK
 from tests.conformance import support
 from tests.conformance.support import BASE, NULL, PAGE, PLACEHOLDER, SIZE, ZERO, Memory, refused
 
@@ -151,12 +153,8 @@ def install_closed(case: Case) -> object:
     return install(memfd=fd)(case)
 
 
-def memfd_with(seals: int | None) -> Callable[[], int]:
-    def opened() -> int:
-        with Memory(seals=seals) as memory:
-            return os.dup(memory.fd)
-
-    return opened
+def memfd_with(seals: int) -> Callable[[], int]:
+    return lambda: support.memory_file(seals)
 
 
 def file_on_disk() -> int:
@@ -169,8 +167,6 @@ def path_only() -> int:
     with Memory() as memory:
         return os.open(f"/proc/self/fd/{memory.fd}", os.O_PATH | os.O_CLOEXEC)
 
-
-SHRINK, GROW = 0x02, 0x04
 
 INSTALLS: Final = (
     Row("flags_1", errno.EINVAL, install(flags=1)),
@@ -188,8 +184,12 @@ INSTALLS: Final = (
     Row("overflow_to_0", errno.EINVAL, install(TOP - SIZE)),
     Row("overflow_beyond_0", errno.EINVAL, install(TOP - PAGE)),
     Row("overflow_by_size", errno.EINVAL, install(BASE, TOP - PAGE)),
-    Row("memfd_without_seals", errno.EINVAL, install_of(memfd_with(None))),
-    Row("memfd_sealed_in_size_only", errno.EINVAL, install_of(memfd_with(SHRINK | GROW))),
+    Row("memfd_without_seals", errno.EINVAL, install_of(memfd_with(0))),
+    Row(
+        "memfd_sealed_in_size_only",
+        errno.EINVAL,
+        install_of(memfd_with(F_SEAL_SHRINK | F_SEAL_GROW)),
+    ),
     Row("file_on_disk", errno.EINVAL, install_of(file_on_disk)),
     Row("memfd_minus_1", errno.EBADF, install(memfd=-1)),
     Row("memfd_all_bits", errno.EBADF, install(memfd=2**32 - 1)),
@@ -284,20 +284,18 @@ def test_install_enomem(backend: Backend, pin: Memory) -> None:
 
 def test_install_without_a_seal_on_its_size(backend: Backend) -> None:
     """A file that may shrink is refused by the interrupt back end; the native one does not ask."""
-    with (
-        Memory(seals=0x10) as memory,
-        support.target(backend, support.script("open:call")) as target,
-    ):
+    fd = support.memory_file(F_SEAL_FUTURE_WRITE, b"/dev/null\0")
+    with support.target(backend, support.script("open:call")) as target:
         call = target.receive()
-        length = memory.put(b"/dev/null")
         if backend == "interrupt":
             with refused(errno.EINVAL):
-                target.listener.pin_install(call.id, memory.fd, BASE, SIZE)
+                target.listener.pin_install(call.id, fd, BASE, SIZE)
             target.listener.resume(call.id)
         else:
-            target.listener.pin_install(call.id, memory.fd, BASE, SIZE)
-            target.listener.send_redirect(call.id, {1: BASE}, {1: length})
+            target.listener.pin_install(call.id, fd, BASE, SIZE)
+            target.listener.send_redirect(call.id, {1: BASE}, {1: 10})
         seen = target.finish()
+    os.close(fd)
     assert seen["call.rdev"] == ("none" if backend == "interrupt" else NULL)
 
 

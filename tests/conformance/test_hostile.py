@@ -131,37 +131,77 @@ def test_a_child_that_maps_its_own_memory_there(backend: Backend, pin: Memory) -
     assert seen["parent.rdev"] == ZERO
 
 
-@pytest.mark.parametrize(
-    ("start", "size", "offset"),
-    [
-        (BASE, SIZE - PAGE, PAGE),
-        (BASE - PAGE, SIZE, 0),
-        (BASE + PAGE, SIZE - 2 * PAGE, 2 * PAGE),
-        (BASE, PAGE, 0),
-        (BASE + PAGE, PAGE, PAGE),
+COPY: Final = 50
+"""Number that the target's copy of the memfd has."""
+OWN: Final = 51
+
+FAKES: Final = {
+    "other_bytes": [f"share:a:{BASE:#x}:{SIZE - PAGE:#x}:{PAGE:#x}:{COPY}"],
+    "one_page_lower": [f"share:a:{BASE - PAGE:#x}:{SIZE:#x}:0:{COPY}"],
+    "one_page_off": [f"share:a:{BASE + PAGE:#x}:{SIZE - 2 * PAGE:#x}:{2 * PAGE:#x}:{COPY}"],
+    "only_the_start": [f"share:a:{BASE:#x}:{PAGE:#x}:0:{COPY}"],
+    "only_the_rest": [f"share:a:{BASE + PAGE:#x}:{PAGE:#x}:{PAGE:#x}:{COPY}"],
+    "own_memory_behind_the_start": [
+        f"share:a:{BASE:#x}:{PAGE:#x}:0:{COPY}",
+        f"map:b:{BASE + PAGE:#x}:{PAGE:#x}:{PLACEHOLDER}",
     ],
-    ids=["other_bytes", "one_page_lower", "one_page_off", "only_the_start", "only_the_rest"],
-)
-def test_a_child_that_maps_the_memfd_there_in_another_way(
-    backend: Backend, pin: Memory, start: int, size: int, offset: int
-) -> None:
-    """It has a copy of the descriptor, and shows other bytes of it, or too few of them."""
-    number = 50
-    words = without_the_pin(f"share:own:{start:#x}:{size:#x}:{offset:#x}:{number}")
-    with support.target(backend, words) as target:
+    "own_memory_before_the_rest": [
+        f"map:a:{BASE:#x}:{PAGE:#x}:{PLACEHOLDER}",
+        f"share:b:{BASE + PAGE:#x}:{PAGE:#x}:{PAGE:#x}:{COPY}",
+    ],
+    "a_file_of_its_own": [
+        f"file:a:{OWN}:{SIZE:#x}:{PLACEHOLDER}",
+        f"share:b:{BASE:#x}:{SIZE:#x}:0:{OWN}",
+    ],
+    "a_file_of_its_own_behind_the_start": [
+        f"file:a:{OWN}:{SIZE:#x}:{PLACEHOLDER}",
+        f"share:b:{BASE:#x}:{PAGE:#x}:0:{COPY}",
+        f"share:c:{BASE + PAGE:#x}:{PAGE:#x}:{PAGE:#x}:{OWN}",
+    ],
+}
+"""What a child maps where its parent has a pin."""
+
+
+@pytest.mark.parametrize("fake", FAKES)
+def test_a_child_that_maps_something_else_there(backend: Backend, pin: Memory, fake: str) -> None:
+    """It has a copy of the memfd's descriptor. No access across a page border lies in a pin."""
+    with support.target(backend, without_the_pin(*FAKES[fake])) as target:
         call = target.receive()
         target.install(call, pin)
-        target.listener.add_fd(call.id, pin.fd, newfd=number)
+        target.listener.add_fd(call.id, pin.fd, newfd=COPY)
         target.redirect(call, pin, b"/dev/null")
         call = target.receive()
-        # An access of two pages, a string across their border.
         pin.view[PAGE - 5 : PAGE + 5] = b"/dev/null\0"
         with refused(errno.EFAULT):
             target.listener.send_redirect(call.id, {1: BASE + PAGE - 5}, {1: 10})
         target.listener.send(call.id, error=errno.EXDEV)
         target.redirect(target.receive(), pin, b"/dev/zero")
         seen = target.finish()
-    assert seen["kept_back.result"] == seen["own.result"] == "0"
+    made = [
+        seen[f"{name}.result"] for name in ("kept_back", "a", "b", "c") if f"{name}.result" in seen
+    ]
+    assert len(made) == 1 + len(FAKES[fake])
+    assert set(made) <= {"0", str(OWN)}, "the attack is not one any more"
+    assert seen["child.result"] == str(-errno.EXDEV)
+    assert seen["parent.rdev"] == ZERO
+
+
+def test_a_child_that_maps_more_of_the_memfd(backend: Backend) -> None:
+    """The supervisor pinned a part of it, and has promised nothing about the bytes behind that."""
+    words = without_the_pin(f"share:more:{BASE:#x}:{2 * SIZE:#x}:0:{COPY}")
+    with Memory(2 * SIZE) as large, support.target(backend, words) as target:
+        call = target.receive()
+        target.listener.pin_install(call.id, large.fd, BASE, SIZE)
+        target.listener.add_fd(call.id, large.fd, newfd=COPY)
+        target.redirect(call, large, b"/dev/null")
+        call = target.receive()
+        for at in (SIZE, SIZE - 5, SIZE - 9):
+            with refused(errno.EFAULT):
+                target.redirect(call, large, b"/dev/null", at)
+        target.listener.send(call.id, error=errno.EXDEV)
+        target.redirect(target.receive(), large, b"/dev/zero")
+        seen = target.finish()
+    assert seen["more.result"] == "0"
     assert seen["child.result"] == str(-errno.EXDEV)
     assert seen["parent.rdev"] == ZERO
 
@@ -171,13 +211,12 @@ def test_a_child_that_maps_the_memfd_there_in_the_same_way(backend: Backend, pin
 
     So either the redirect is refused, or the mapping is sealed by the time the call is made.
     """
-    number = 50
-    words = without_the_pin(f"share:own:{WHERE}:0:{number}", "open:early")
+    words = without_the_pin(f"share:own:{WHERE}:0:{COPY}", "open:early")
     words = (*words[:-3], f"unmap:gone:{WHERE}", *words[-3:])
     with support.target(backend, words) as target:
         call = target.receive()
         target.install(call, pin)
-        target.listener.add_fd(call.id, pin.fd, newfd=number)
+        target.listener.add_fd(call.id, pin.fd, newfd=COPY)
         target.redirect(call, pin, b"/dev/null")
         call = target.receive()
         assert target.path(call) == b"/no/such/early"
@@ -237,7 +276,7 @@ def test_a_thread_that_attacks_the_installation(
 def attack_installs(
     backend: Backend, way: str, allowed: Path, denied: Path
 ) -> tuple[dict[str, int], list[int]]:
-    """Returns what the program counted, and the errnos of refused installs and redirects."""
+    """Returns what the program counted, and the errnos of refused installs."""
     failures: list[int] = []
     address = BASE
 
@@ -247,10 +286,12 @@ def attack_installs(
         length = pin.put(os.fsencode(allowed))
         try:
             target.install(call, pin, here)
-            target.listener.send_redirect(call.id, {1: here}, {1: length})
         except OSError as error:
             failures.append(error.errno or 0)
             target.listener.send(call.id, error=errno.EACCES)
+        else:
+            # What was installed is there, sealed, whoever attacks it.
+            target.listener.send_redirect(call.id, {1: here}, {1: length})
 
     program = [
         *(str(build("conf_install_race", "-static")), way, f"{BASE:#x}", f"{SIZE:#x}"),
@@ -291,6 +332,9 @@ def test_a_filter_of_the_target_that_answers_what_is_injected(
     else:
         assert seen["call.result"] == str(-errno.EXDEV)
         assert backend == "interrupt", "the native back end injects nothing"
+        if answer == errno.ENOSYS and call == "mseal":
+            # As on a kernel that cannot seal.
+            assert refusal.errno == errno.EOPNOTSUPP
 
 
 SEAL_ATTEMPTS: Final = 6000
@@ -435,6 +479,11 @@ def test_a_filter_that_traps_what_the_back_end_may_use(
         target.install(call, pin)
         target.redirect(call, pin, b"/dev/null")
         call = target.receive()
+        if trapped == "close":
+            # The program closes what it has opened.
+            assert call.data.args[0] == 3
+            target.listener.resume(call.id)
+            call = target.receive()
         assert call.data.args == (1, 2, 3, 4, 5, 6)
         target.listener.send(call.id, error=errno.EXDEV)
         seen = target.finish()

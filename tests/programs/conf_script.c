@@ -10,6 +10,7 @@
  *   map:LABEL:ADDRESS:SIZE:PATH   maps private memory there, filled so that all of it names PATH
  *   kept:LABEL:ADDRESS:SIZE:PATH  prints whether that memory still holds what `map` put there
  *   share:LABEL:ADDRESS:SIZE:OFFSET:FD  maps a descriptor there, shared and read-only
+ *   file:LABEL:FD:SIZE:PATH   makes a memory file, filled likewise, and gives it that number
  *   advise:LABEL:ADDRESS:SIZE:ADVICE    madvise
  *   unmap:LABEL:ADDRESS:SIZE      munmap
  *   store:ADDRESS             writes a byte there
@@ -159,6 +160,19 @@ static void do_kept(char **field)
     for (size_t at = 0; at < number(field[3]); at += 4096)
         kept &= memcmp(memory + at, wanted, 4096) == 0;
     say("%s kept=%d\n", field[1], kept);
+}
+
+static void do_file(char **field)
+{
+    int made = memfd_create("own", 0), wanted = (int)number(field[2]);
+    char page[4096];
+
+    fill(page, field[4]);
+    for (size_t at = 0; made >= 0 && at < number(field[3]); at += sizeof page)
+        if (write(made, page, sizeof page) != sizeof page)
+            fail("write");
+    say("%s result=%ld\n", field[1], answer(dup2(made, wanted)));
+    close(made);
 }
 
 static void do_share(char **field)
@@ -325,6 +339,8 @@ static int do_word(char **field, int count)
         do_map(field);
     else if (strcmp(verb, "kept") == 0 && count == 5)
         do_kept(field);
+    else if (strcmp(verb, "file") == 0 && count == 5)
+        do_file(field);
     else if (strcmp(verb, "share") == 0 && count == 6)
         do_share(field);
     else if (strcmp(verb, "advise") == 0 && count == 5)

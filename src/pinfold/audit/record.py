@@ -39,8 +39,9 @@ class Path(NamedTuple):
     """As the program gave it."""
     name: bytes
     """The absolute name that was judged; empty where there was none."""
-    pinned: bytes
-    """As the kernel got it; for a denied call, as it was judged."""
+    pinned: bytes | None
+    """As the kernel got it; for a denied call, as it was judged. None when the program's could not
+    be read, or had no end."""
 
 
 class Entry(NamedTuple):
@@ -88,7 +89,7 @@ def describe(entry: Entry) -> dict[str, Any]:
             "to": _text(path.pinned),
         }
         for path in entry.paths
-        if path.pinned != path.asked
+        if path.pinned is not None and path.pinned != path.asked
     }
     for index, before, after in entry.replaced:
         name, kind = entry.row.arguments[index]
@@ -115,7 +116,7 @@ def _arguments(entry: Entry) -> dict[str, Any]:
         path = paths.get(index)
         value = entry.others.get(index)
         if path is not None:
-            shown[name] = _text(path.pinned)
+            shown[name] = None if path.pinned is None else _text(path.pinned)
         elif isinstance(value, OpenHow):
             shown["flags"] = show_open_flags(value.flags)
             shown["mode"] = oct(value.mode)

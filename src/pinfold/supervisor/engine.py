@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pinfold.arch.x86_64 import ARGUMENTS
 from pinfold.backends.base import Deny, Redirect, SendFirst
-from pinfold.codec.base import Refused
-from pinfold.codec.image import Image
+from pinfold.codec.base import UNREADABLE, Refused
+from pinfold.codec.image import TOO_LONG, Image
 from pinfold.codec.openhow import OpenHow
 from pinfold.paths import wants_directory
 from pinfold.policy.calls import Argument, Call
@@ -30,6 +30,7 @@ from pinfold.supervisor.arguments import TaskMemory
 from pinfold.syscalls.kinds import Kind
 from pinfold.syscalls.refused import REFUSED
 from pinfold.syscalls.table import PATH_ROWS, TABLE, Row
+from pinfold.tracee.names import NoDirectory
 from pinfold.uapi.fs import (
     AT_EMPTY_PATH,
     AT_FDCWD,
@@ -144,8 +145,9 @@ class Judged(NamedTuple):
     """The path as the task gave it."""
     name: bytes
     """The absolute name that was judged; empty when there was none to judge."""
-    pinned: bytes
-    """What the slot holds in the end."""
+    pinned: bytes | None
+    """What the slot holds in the end; None for a path that the kernel will not be able to use, as
+    it could not have used the task's own."""
     pointer: int
     """Address of that in the task."""
     verdict: Verdict | None
@@ -272,17 +274,20 @@ class Engine:
         address = registers[path.register]
         resolve = 0 if how is None else how.resolve
         dirfd = AT_FDCWD if path.dirfd < 0 else _as_int(registers[path.dirfd])
-        by_descriptor = call.at_flags >= 0 and registers[call.at_flags] & AT_EMPTY_PATH
         if address == 0 and path.kind is Kind.PATH_OR_NULL:
             return errno.EFAULT if path.dirfd >= 0 and dirfd == AT_FDCWD else None
-        if address == 0 and by_descriptor:
+        if (
+            address == 0
+            and call.row.name in _NULL_IS_EMPTY
+            and registers[call.at_flags] & AT_EMPTY_PATH
+        ):
             # Since Linux 6.11 NULL means the same as an empty path here, and is not followed.
             asked = b""
             pointer = image.address_of(image.put(b"\0"))
         else:
             found = image.copy_string(address, PATH_MAX)
             if isinstance(found, int):
-                return -found
+                return _without_name(path, image, found)
             asked = image.bytes_at(*found)
             pointer = image.address_of(found.offset)
         if not asked or path.kind is Kind.TEXT or not self._naming:
@@ -296,6 +301,11 @@ class Engine:
                 in_root=bool(resolve & RESOLVE_IN_ROOT),
                 follow=_follows(call, path, registers, how) if self._real else None,
             )
+        except NoDirectory as error:
+            if task.shares:
+                return error.errno or errno.EBADF
+            # Nothing that another thread could put there meanwhile: the kernel will say what it is.
+            return Judged(path.argument, asked, b"", asked, pointer, None)
         except OSError as error:
             return error.errno or errno.EACCES
         verdict = self._judge(meaning.names, wants_directory(asked))
@@ -330,6 +340,7 @@ class Engine:
                 one.pointer,
             )
             for one in judged
+            if one.pinned is not None
         ]
         ruling = self._ruling(
             Call(
@@ -337,7 +348,7 @@ class Engine:
                 tuple(task.registers[register] for register in ARGUMENTS),
                 task.program,
                 tuple(sorted((*seen, *others))),
-                {row.arguments[one.argument][0]: one.name for one in judged},
+                {row.arguments[one.argument][0]: one.name for one in judged if one.name},
             )
         )
         if ruling.action == DENY:
@@ -419,6 +430,25 @@ def _how_of(others: tuple[Argument, ...]) -> OpenHow | None:
         if isinstance(one.value, OpenHow):
             return one.value
     return None
+
+
+_NULL_IS_EMPTY: Final = frozenset(
+    {
+        *("newfstatat", "statx", "file_getattr", "file_setattr"),
+        *("setxattrat", "getxattrat", "listxattrat", "removexattrat"),
+    }
+)
+"""Calls for which NULL is an empty path, with AT_EMPTY_PATH (``getname_maybe_null``)."""
+
+
+def _without_name(path: _Path, image: Image, why: int) -> Judged:
+    # The kernel is given a path that is as bad, since it may have other checks to make first.
+    if why == TOO_LONG:
+        # Still where it was copied to: so many bytes without a NUL.
+        pointer = image.address_of(image.reserve(PATH_MAX))
+    else:
+        pointer = UNREADABLE
+    return Judged(path.argument, b"", b"", None, pointer, None)
 
 
 def _to_pin(

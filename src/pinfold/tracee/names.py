@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from typing import Final, NamedTuple
 
 from pinfold.errors import TraceeGone
@@ -26,6 +27,7 @@ from pinfold.tracee.real import for_task, real
 from pinfold.uapi.fs import AT_FDCWD
 
 _DELETED: Final = b" (deleted)"
+_NOT_A_FILE: Final = re.compile(rb"[a-z_]+:")
 
 
 class Meaning(NamedTuple):
@@ -48,6 +50,11 @@ class Meaning(NamedTuple):
         if self.root == b"/":
             return name
         return name[len(self.root) :] or b"/" if under(name, self.root) else None
+
+
+class NoDirectory(OSError):
+    """A relative path starts from a descriptor that is not open, or names nothing in the file system
+    (a pipe, a socket), so that the kernel cannot get anywhere from it either."""
 
 
 class Names:
@@ -89,9 +96,10 @@ class Names:
 
         Raises:
             TraceeGone: The task died.
-            OSError: EBADF for a descriptor that is not open, ENOTDIR for one that names no
-                directory in the file system; ENOENT for a directory that is out of reach; with
-                ``follow``, whatever the walk ends in.
+            NoDirectory: EBADF for a descriptor that is not open, ENOTDIR for one that names
+                nothing in the file system.
+            OSError: ENOENT or ENOTDIR for a directory that is out of reach; with ``follow``,
+                whatever the walk ends in.
         """
         root = b"/" if self.rooted else self._link(tid, "root", errno.ENOENT)
         inner = path
@@ -100,7 +108,7 @@ class Names:
         elif dirfd == AT_FDCWD:
             base = self._link(tid, "cwd", errno.ENOENT)
         elif dirfd < 0:
-            raise OSError(errno.EBADF, "no such directory descriptor")
+            raise NoDirectory(errno.EBADF, "no such directory descriptor")
         else:
             base = self._link(tid, f"fd/{dirfd}", errno.EBADF)
         if in_root or path[:1] == b"/":
@@ -136,11 +144,13 @@ class Names:
             if error.errno in (errno.ENOENT, errno.ESRCH):
                 if not os.path.exists(f"/proc/{tid}"):
                     raise TraceeGone(tid) from error
-                raise OSError(missing, f"{link}: {os.strerror(missing)}") from error
+                kind = NoDirectory if missing == errno.EBADF else OSError
+                raise kind(missing, f"{link}: {os.strerror(missing)}") from error
             raise
         if target[:1] != b"/":
-            # "pipe:[1]", "(unreachable)/x": no place in the file system as we see it.
-            raise OSError(errno.ENOTDIR, f"{link} is {os.fsdecode(target)}, not a directory")
+            # "pipe:[1]" leads nowhere; "(unreachable)/x" does, though not to a name that we know.
+            kind = NoDirectory if _NOT_A_FILE.match(target) else OSError
+            raise kind(errno.ENOTDIR, f"{link} is {os.fsdecode(target)}, not a directory")
         if target.endswith(_DELETED) and not _same(link, target):
             target = target[: -len(_DELETED)]
         return target

@@ -1,0 +1,101 @@
+"""The one rule of the deep races, over whole calls; pinfold and the control apply the same.
+
+Each case of ``tests/programs/race_deep_*.c`` has an allowed and a denied form that differ in one
+byte somewhere behind a pointer. What is denied here is what those programs count as an escape.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import TYPE_CHECKING, Any, Final
+
+from pinfold.codec.message import descriptors
+from pinfold.codec.sockaddr import Inet, Unix
+from pinfold.policy.calls import ALLOWED, denied
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pinfold.codec.message import Message
+    from pinfold.codec.sockaddr import Address
+    from pinfold.policy.calls import Call, Ruling
+
+_PASSED: Final = 101
+"""Number of the descriptor that must not be passed on."""
+_SO_PRIORITY: Final = 12
+_PRIORITY: Final = struct.pack("=i", 2)
+_RESOLVE_NO_SYMLINKS: Final = 0x04
+
+
+def _of(call: Call, argument: str) -> Any:
+    # Not by index: type checkers take that for a tuple's.
+    return call.__getitem__(argument)
+
+
+def _execve(call: Call) -> bool:
+    return _of(call, "argv").values[1:2] == [b"--mode=D"] or any(
+        one.startswith(b"LD_PRELOAD=") for one in _of(call, "envp").values
+    )
+
+
+def _connect(call: Call) -> bool:
+    return _is_denied(_of(call, "address").address)
+
+
+def _is_denied(address: Address | None) -> bool:
+    if isinstance(address, Inet):
+        return address.port % 2 == 1
+    return isinstance(address, Unix) and address.path.endswith(b"/peer-D")
+
+
+def _bind(call: Call) -> bool:
+    address = _of(call, "address").address
+    return isinstance(address, Unix) and address.path.endswith(b"/bound-D")
+
+
+def _send(message: Message) -> bool:
+    return _is_denied(message.name) or _PASSED in descriptors(message.control)
+
+
+def _setsockopt(call: Call) -> bool:
+    return call.registers[2] == _SO_PRIORITY and _of(call, "value") == _PRIORITY
+
+
+def _rename(call: Call) -> bool:
+    old, new = _of(call, "old_path"), _of(call, "new_path")
+    if b"/from-" in old and b"/to-" in new:
+        return bool(old[-1] != new[-1])
+    return bool(old.endswith(b"/old-D") or new.endswith(b"/new-D"))
+
+
+def _openat2(call: Call) -> bool:
+    how = _of(call, "how")
+    return bool(how.flags & os.O_ACCMODE or not how.resolve & _RESOLVE_NO_SYMLINKS)
+
+
+def _setxattr(call: Call) -> bool:
+    return bool(_of(call, "name") == b"user.D" or _of(call, "value") == b"D")
+
+
+DENIED: Final[dict[str, Callable[[Call], bool]]] = {
+    "execve": _execve,
+    "connect": _connect,
+    "bind": _bind,
+    "sendto": _connect,
+    "sendmsg": lambda call: _send(_of(call, "message")),
+    "sendmmsg": lambda call: _send(_of(call, "messages")),
+    "setsockopt": _setsockopt,
+    "rename": _rename,
+    "openat2": _openat2,
+    "setxattr": _setxattr,
+    "symlink": lambda call: bool(_of(call, "target").endswith(b"-D")),
+    "utimensat": lambda call: int.from_bytes(_of(call, "times")[:8], "little") == 2,
+}
+"""By the name of a call, whether it is denied."""
+
+
+def judge(call: Call) -> Ruling:
+    """Returns what a supervisor is to do about a call."""
+    is_denied = DENIED.get(call.row.name)
+    return denied("deep race") if is_denied is not None and is_denied(call) else ALLOWED
