@@ -10,7 +10,8 @@ pointer goes back so that the original call is made again, and traps again.
 While the descriptor is open in the target, another of its threads may copy it. That gains it read
 access to the arena, which it has anyway: the memfd is sealed against writing, resizing and more
 seals. Between ``mmap`` and ``mseal`` a thread may replace the mapping; then it is the replacement
-that is sealed, and the check that follows sees it.
+that is sealed, and the check that follows sees it. A filter of the task's own may pretend that the
+calls were made; the kernel is asked whether they were.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from pinfold.arch.x86_64 import (
     RIP,
     SYSCALL_LENGTH,
 )
+from pinfold.errors import TraceeGone
 from pinfold.linux import ptrace, seccomp
 from pinfold.pins import sealed
 from pinfold.syscalls.numbers import X86_64 as NR
@@ -105,11 +107,19 @@ class Installer:
         base = sealed.map_sealed(inject, descriptor, arena.size)
         if base < 0:
             return errno.ENOMEM
-        if self._live.pinned(task.tid, arena, base):
+        if self._live.pinned(task.tid, arena, base) and self._is_sealed(task, base, arena.size):
             task.space.pins[arena.number] = base
             return 0
         sealed.unmap(inject, base, arena.size)
         return errno.EPERM
+
+    def _is_sealed(self, task: Task, base: int, size: int) -> bool:
+        try:
+            return sealed.is_sealed(task.tid, base, base + size)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ESRCH):
+                raise TraceeGone(task.tid) from error
+            raise
 
     def _deliver(self, task: Task, arena: Arena, inject: Injector) -> int:
         # Returns the descriptor's number in the task, or a negative errno.

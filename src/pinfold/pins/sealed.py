@@ -2,16 +2,26 @@
 
 Both stock back ends are built on these three answers. ``map_sealed`` makes the mapping by injected
 calls; it promises nothing yet, since another thread may have replaced it before it was sealed.
-``shows`` says whether what the kernel describes at an address is the pin. ``seal`` repeats the seal
-where nothing else says that a mapping which looks right is one that stays.
+``shows`` says whether what the kernel describes at an address is the pin; ``is_sealed`` says
+whether it stays.
+
+The result of the injected ``mseal`` is no proof of the latter. A filter of the task's own can
+answer it with an errno of 0: no call is made, and everything looks as if one had succeeded. No
+injected call proves anything here, since the filter sees them all. So the kernel is asked about the
+mapping (``VmFlags`` in ``/proc/TID/smaps``). That file is slow for its end and quick for its
+beginning; pins at low addresses are found at once.
 """
 
 from __future__ import annotations
 
 import errno
+import functools
 import os
+import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from pinfold.errors import UnsupportedError
+from pinfold.linux import libc
 from pinfold.syscalls.numbers import X86_64 as NR
 from pinfold.uapi import mman
 from pinfold.uapi.procmap import (
@@ -31,6 +41,10 @@ _CLOSE: Final = NR["close"]
 _CLOSE_RANGE: Final = NR["close_range"]
 _TOP: Final = 1 << 56
 _PAGE: Final = mman.PAGE_SIZE
+_CHUNK: Final = 2048
+"""About three mappings: the kernel makes no more of the file than is read."""
+
+_RANGE: Final = re.compile(rb"[0-9a-f]+-[0-9a-f]+ ")
 
 _RIGHTS: Final = PROCMAP_QUERY_VMA_READABLE | PROCMAP_QUERY_VMA_WRITABLE | PROCMAP_QUERY_VMA_SHARED
 _AS_PINNED: Final = PROCMAP_QUERY_VMA_READABLE | PROCMAP_QUERY_VMA_SHARED
@@ -96,7 +110,7 @@ def map_sealed(inject: Injector, descriptor: int, size: int, at: int = 0) -> int
     how = mman.MAP_SHARED | (mman.MAP_FIXED_NOREPLACE if at else 0)
     base = inject.call(_MMAP, at, size, mman.PROT_READ, how, descriptor, 0)
     mapped = 0 < base < _TOP
-    unsealed = seal(inject, base, size) if mapped else 0
+    unsealed = inject.call(_MSEAL, base, size, 0) if mapped else 0
     close(inject, descriptor)
     if not mapped:
         return base if base < 0 else -errno.EPERM
@@ -113,10 +127,53 @@ def close(inject: Injector, descriptor: int) -> None:
         inject.call(_CLOSE_RANGE, descriptor, descriptor, 0)
 
 
-def seal(inject: Injector, start: int, size: int) -> int:
-    """Seals the pages of ``[start, start + size)``, again perhaps; returns 0 if that was done."""
-    first = start & -_PAGE
-    return inject.call(_MSEAL, first, (start + size + _PAGE - 1 & -_PAGE) - first, 0)
+def is_sealed(tid: int, start: int, end: int) -> bool:
+    """Returns whether ``[start, end)`` lies in one mapping of the stopped task, which is sealed.
+
+    Raises:
+        OSError: ENOENT or ESRCH when the task is gone; EACCES or EPERM when we may not look.
+
+    Kernel: ``show_smap_vma_flags`` in ``fs/proc/task_mmu.c``.
+    """
+    mark = _seal_mark()
+    smaps = os.open(f"/proc/{tid}/smaps", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        inside = False
+        rest = b""
+        while chunk := os.read(smaps, _CHUNK):
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                if line.startswith(b"VmFlags:"):
+                    if inside:
+                        return mark in line.split()
+                elif _RANGE.match(line):
+                    low, _, high = line.partition(b" ")[0].partition(b"-")
+                    if int(low, 16) >= end:
+                        return False
+                    inside = int(low, 16) <= start and int(high, 16) >= end
+    finally:
+        os.close(smaps)
+    return False
+
+
+@functools.cache
+def _seal_mark() -> bytes:
+    # How this kernel shows a seal: "sl", or "??" where it has no word for it yet. The page that
+    # tells us is sealed, so it stays for as long as we do.
+    page = libc.syscall(
+        "mmap", _MMAP, 0, _PAGE, mman.PROT_READ, mman.MAP_PRIVATE | mman.MAP_ANONYMOUS, -1, 0
+    )
+    libc.syscall("mseal", _MSEAL, page, _PAGE, 0)
+    with open("/proc/self/smaps", "rb") as smaps:
+        inside = False
+        for line in smaps:
+            if _RANGE.match(line):
+                inside = int(line.partition(b"-")[0], 16) == page
+            elif inside and line.startswith(b"VmFlags:"):
+                for mark in (b"sl", b"??"):
+                    if mark in line.split():
+                        return mark
+    raise UnsupportedError("this kernel does not show in /proc/PID/smaps whether a page is sealed")
 
 
 def unmap(inject: Injector, base: int, size: int) -> None:

@@ -30,7 +30,7 @@ from pinfold.supervisor.arguments import TaskMemory
 from pinfold.syscalls.kinds import Kind
 from pinfold.syscalls.refused import REFUSED
 from pinfold.syscalls.table import PATH_ROWS, TABLE, Row
-from pinfold.tracee.names import NoDirectory
+from pinfold.tracee.names import NoDirectoryError
 from pinfold.uapi.fs import (
     AT_EMPTY_PATH,
     AT_FDCWD,
@@ -301,7 +301,7 @@ class Engine:
                 in_root=bool(resolve & RESOLVE_IN_ROOT),
                 follow=_follows(call, path, registers, how) if self._real else None,
             )
-        except NoDirectory as error:
+        except NoDirectoryError as error:
             if task.shares:
                 return error.errno or errno.EBADF
             # Nothing that another thread could put there meanwhile: the kernel will say what it is.
@@ -443,11 +443,8 @@ _NULL_IS_EMPTY: Final = frozenset(
 
 def _without_name(path: _Path, image: Image, why: int) -> Judged:
     # The kernel is given a path that is as bad, since it may have other checks to make first.
-    if why == TOO_LONG:
-        # Still where it was copied to: so many bytes without a NUL.
-        pointer = image.address_of(image.reserve(PATH_MAX))
-    else:
-        pointer = UNREADABLE
+    # One that is too long is still where it was copied to: so many bytes without a NUL.
+    pointer = image.address_of(image.reserve(PATH_MAX)) if why == TOO_LONG else UNREADABLE
     return Judged(path.argument, b"", b"", None, pointer, None)
 
 

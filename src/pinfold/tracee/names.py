@@ -52,9 +52,11 @@ class Meaning(NamedTuple):
         return name[len(self.root) :] or b"/" if under(name, self.root) else None
 
 
-class NoDirectory(OSError):
-    """A relative path starts from a descriptor that is not open, or names nothing in the file system
-    (a pipe, a socket), so that the kernel cannot get anywhere from it either."""
+class NoDirectoryError(OSError):
+    """A relative path starts from a descriptor that leads nowhere, for the kernel either.
+
+    It is not open, or what it names is in no file system: a pipe, a socket.
+    """
 
 
 class Names:
@@ -96,7 +98,7 @@ class Names:
 
         Raises:
             TraceeGone: The task died.
-            NoDirectory: EBADF for a descriptor that is not open, ENOTDIR for one that names
+            NoDirectoryError: EBADF for a descriptor that is not open, ENOTDIR for one that names
                 nothing in the file system.
             OSError: ENOENT or ENOTDIR for a directory that is out of reach; with ``follow``,
                 whatever the walk ends in.
@@ -108,7 +110,7 @@ class Names:
         elif dirfd == AT_FDCWD:
             base = self._link(tid, "cwd", errno.ENOENT)
         elif dirfd < 0:
-            raise NoDirectory(errno.EBADF, "no such directory descriptor")
+            raise NoDirectoryError(errno.EBADF, "no such directory descriptor")
         else:
             base = self._link(tid, f"fd/{dirfd}", errno.EBADF)
         if in_root or path[:1] == b"/":
@@ -144,12 +146,12 @@ class Names:
             if error.errno in (errno.ENOENT, errno.ESRCH):
                 if not os.path.exists(f"/proc/{tid}"):
                     raise TraceeGone(tid) from error
-                kind = NoDirectory if missing == errno.EBADF else OSError
+                kind = NoDirectoryError if missing == errno.EBADF else OSError
                 raise kind(missing, f"{link}: {os.strerror(missing)}") from error
             raise
         if target[:1] != b"/":
             # "pipe:[1]" leads nowhere; "(unreachable)/x" does, though not to a name that we know.
-            kind = NoDirectory if _NOT_A_FILE.match(target) else OSError
+            kind = NoDirectoryError if _NOT_A_FILE.match(target) else OSError
             raise kind(errno.ENOTDIR, f"{link} is {os.fsdecode(target)}, not a directory")
         if target.endswith(_DELETED) and not _same(link, target):
             target = target[: -len(_DELETED)]

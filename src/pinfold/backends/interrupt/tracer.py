@@ -301,7 +301,8 @@ class Tracer:
             return self._reply(request, 0)
         if held is None or held.state != PARKED:
             raise _Refused(errno.ENOENT)
-        self._fly(held, request.number, self._interrupted(held))
+        self._about_to_call(held)
+        self._fly(held, request.number, 0)
         return None
 
     def _reply(self, request: Request, number: int, value: int = 0) -> Reply:
@@ -335,7 +336,10 @@ class Tracer:
             base = sealed.map_sealed(inject, descriptor, request.size, request.address)
             if base < 0:
                 raise _Refused(-base)
-            if not self._shows(held.tid, file, base, base, base + request.size):
+            if not (
+                self._shows(held.tid, file, base, base, base + request.size)
+                and self._is_sealed(held.tid, base, base + request.size)
+            ):
                 sealed.unmap(inject, base, request.size)
                 raise _Refused(errno.EPERM)
         self._pins[file, base] = max(request.size, self._pins.pop((file, base), 0))
@@ -366,26 +370,18 @@ class Tracer:
         if held is None or held.state != PARKED:
             held = self._seized(request)
             self._park(held, request.cookie)
-        with _Announcing(held, self._waits, self._shared) as inject:
-            if request.ptr_mask:
-                self._check(held, inject, request)
-            registers = self._work
-            ptrace.copy_registers(registers, inject.after)
-            for index, register in enumerate(ARGUMENTS):
-                if request.args_mask & 1 << index:
-                    registers[register] = request.args[index]
-            registers[RIP] -= SYSCALL_LENGTH
-            registers[RAX] = registers[ORIG_RAX]
-            registers[ORIG_RAX] = NO_SYSCALL
-            registers[RCX] = registers[R11] = UNTOUCHED
-            inject.after = registers
-        held.substituted = request.args_mask
-        self._fly(held, request.number)
+        if request.ptr_mask:
+            self._check(held, request)
+        registers = self._about_to_call(held)
+        for index, register in enumerate(ARGUMENTS):
+            if request.args_mask & 1 << index:
+                registers[register] = request.args[index]
+        self._fly(held, request.number, request.args_mask)
 
-    def _check(self, held: _Held, inject: Injector, request: Request) -> None:
-        # The whole access inside one live pin: first a look, so as not to seal what is not ours;
-        # then sealed once more, since a child may lack the pin (MADV_DONTFORK) and have mapped the
-        # same bytes itself, without a seal; and what that shows is what counts.
+    def _check(self, held: _Held, request: Request) -> None:
+        # The whole access inside one live pin. A pin that was installed by us is sealed, but what
+        # is here now may be no heir of that: a child may lack the pin (MADV_DONTFORK), and have
+        # mapped the same bytes itself.
         maps = self._open_maps(held.tid)
         try:
             for index in range(len(ARGUMENTS)):
@@ -396,12 +392,19 @@ class Tracer:
                 if (
                     end > _ALL
                     or not self._is_pin(maps, start, end)
-                    or sealed.seal(inject, start, end - start) != 0
-                    or not self._is_pin(maps, start, end)
+                    or not self._is_sealed(held.tid, start, end)
                 ):
                     raise _Refused(errno.EFAULT)
         finally:
             os.close(maps)
+
+    def _is_sealed(self, tid: int, start: int, end: int) -> bool:
+        try:
+            return sealed.is_sealed(tid, start, end)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ESRCH):
+                raise TraceeGone(tid) from error
+            raise _Refused(errno.EFAULT) from error
 
     def _is_pin(self, maps: int, start: int, end: int) -> bool:
         try:
@@ -532,8 +535,8 @@ class Tracer:
             return False
         return word[:SYSCALL_LENGTH] == SYSCALL_INSTRUCTION
 
-    def _interrupted(self, held: _Held) -> ctypes.Array[ctypes.c_uint64]:
-        # The registers by which a parked task makes its own call again.
+    def _about_to_call(self, held: _Held) -> ctypes.Array[ctypes.c_uint64]:
+        # The registers, in our own buffer, by which a parked task makes its own call again.
         registers = self._work
         ptrace.copy_registers(registers, held.saved)
         registers[RIP] -= SYSCALL_LENGTH
@@ -542,16 +545,11 @@ class Tracer:
         registers[RCX] = registers[R11] = UNTOUCHED
         return registers
 
-    def _fly(
-        self,
-        held: _Held,
-        number: int,
-        registers: ctypes.Array[ctypes.c_uint64] | None = None,
-    ) -> None:
+    def _fly(self, held: _Held, number: int, substituted: int) -> None:
+        # Preconditions: ``_about_to_call`` registers, with what is substituted.
+        held.substituted = substituted
         with held.guard:
-            if registers is not None:
-                held.substituted = 0
-                ptrace.set_registers(held.tid, registers)
+            ptrace.set_registers(held.tid, self._work)
             # The call runs under the task's own signal mask. A step's SIGTRAP is forced on the
             # task, which would undo that it blocks or ignores it.
             by_step = not (held.quiet or ptrace.get_signal_mask(held.tid) & SIGTRAP_BIT)
