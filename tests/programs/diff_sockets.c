@@ -166,6 +166,7 @@ static void show_message(int fd, const char *name)
     struct iovec piece = {data, sizeof data};
     struct msghdr message = {.msg_iov = &piece, .msg_iovlen = 1};
     long got;
+    int empty = 0;
 
     for (;;) {
         message.msg_name = &from;
@@ -203,7 +204,8 @@ static void show_message(int fd, const char *name)
             }
         }
         printf(">");
-        if (got == 0 && message.msg_namelen == 0)
+        /* An empty message, or the end of a stream */
+        if (got == 0 && ++empty > 4)
             return;
     }
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from pinfold.codec.message import descriptors
 from pinfold.codec.sockaddr import Inet, Unix
@@ -28,19 +28,14 @@ _PRIORITY: Final = struct.pack("=i", 2)
 _RESOLVE_NO_SYMLINKS: Final = 0x04
 
 
-def _of(call: Call, argument: str) -> Any:
-    # Not by index: type checkers take that for a tuple's.
-    return call.__getitem__(argument)
-
-
 def _execve(call: Call) -> bool:
-    return _of(call, "argv").values[1:2] == [b"--mode=D"] or any(
-        one.startswith(b"LD_PRELOAD=") for one in _of(call, "envp").values
+    return call.value("argv").values[1:2] == [b"--mode=D"] or any(
+        one.startswith(b"LD_PRELOAD=") for one in call.value("envp").values
     )
 
 
 def _connect(call: Call) -> bool:
-    return _is_denied(_of(call, "address").address)
+    return _is_denied(call.value("address").address)
 
 
 def _is_denied(address: Address | None) -> bool:
@@ -50,7 +45,7 @@ def _is_denied(address: Address | None) -> bool:
 
 
 def _bind(call: Call) -> bool:
-    address = _of(call, "address").address
+    address = call.value("address").address
     return isinstance(address, Unix) and address.path.endswith(b"/bound-D")
 
 
@@ -59,23 +54,23 @@ def _send(message: Message) -> bool:
 
 
 def _setsockopt(call: Call) -> bool:
-    return call.registers[2] == _SO_PRIORITY and _of(call, "value") == _PRIORITY
+    return call.registers[2] == _SO_PRIORITY and call.value("value") == _PRIORITY
 
 
 def _rename(call: Call) -> bool:
-    old, new = _of(call, "old_path"), _of(call, "new_path")
+    old, new = call.value("old_path"), call.value("new_path")
     if b"/from-" in old and b"/to-" in new:
         return bool(old[-1] != new[-1])
     return bool(old.endswith(b"/old-D") or new.endswith(b"/new-D"))
 
 
 def _openat2(call: Call) -> bool:
-    how = _of(call, "how")
+    how = call.value("how")
     return bool(how.flags & os.O_ACCMODE or not how.resolve & _RESOLVE_NO_SYMLINKS)
 
 
 def _setxattr(call: Call) -> bool:
-    return bool(_of(call, "name") == b"user.D" or _of(call, "value") == b"D")
+    return bool(call.value("name") == b"user.D" or call.value("value") == b"D")
 
 
 DENIED: Final[dict[str, Callable[[Call], bool]]] = {
@@ -83,14 +78,14 @@ DENIED: Final[dict[str, Callable[[Call], bool]]] = {
     "connect": _connect,
     "bind": _bind,
     "sendto": _connect,
-    "sendmsg": lambda call: _send(_of(call, "message")),
-    "sendmmsg": lambda call: _send(_of(call, "messages")),
+    "sendmsg": lambda call: _send(call.value("message")),
+    "sendmmsg": lambda call: _send(call.value("messages")),
     "setsockopt": _setsockopt,
     "rename": _rename,
     "openat2": _openat2,
     "setxattr": _setxattr,
-    "symlink": lambda call: bool(_of(call, "target").endswith(b"-D")),
-    "utimensat": lambda call: int.from_bytes(_of(call, "times")[:8], "little") == 2,
+    "symlink": lambda call: bool(call.value("target").endswith(b"-D")),
+    "utimensat": lambda call: int.from_bytes(call.value("times")[:8], "little") == 2,
 }
 """By the name of a call, whether it is denied."""
 

@@ -67,6 +67,9 @@ class TraceBackend:
             TraceeGone: The task died.
         """
         self.finished(task)
+        if task.batch is not None and task.registers[ORIG_RAX] != batch.SENDMMSG:
+            # It was not made again: another thread has changed the code there.
+            task.batch = None
         try:
             slot = self._arenas.take(size)
         except OSError as error:

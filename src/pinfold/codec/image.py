@@ -14,6 +14,7 @@ import struct
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from pinfold.codec.base import Refused, SlotFull
+from pinfold.errors import InternalError
 from pinfold.uapi.mman import PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -219,8 +220,14 @@ class Image:
         return offset
 
     def replace(self, offset: int, data: bytes) -> None:
-        """Overwrites bytes that are part of the image."""
-        assert 0 <= offset <= offset + len(data) <= self._used
+        """Overwrites bytes that are part of the image.
+
+        Raises:
+            InternalError: They are not.
+        """
+        if not 0 <= offset <= offset + len(data) <= self._used:
+            # Beyond it lies what another call was judged by.
+            raise InternalError(f"{len(data)} bytes at {offset} of an image of {self._used}")
         start = self._start + offset
         self._view[start : start + len(data)] = data
 

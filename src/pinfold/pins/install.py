@@ -30,7 +30,6 @@ from pinfold.arch.x86_64 import (
     RIP,
     SYSCALL_LENGTH,
 )
-from pinfold.errors import TraceeGone
 from pinfold.linux import ptrace, seccomp
 from pinfold.pins import sealed
 from pinfold.syscalls.numbers import X86_64 as NR
@@ -107,19 +106,11 @@ class Installer:
         base = sealed.map_sealed(inject, descriptor, arena.size)
         if base < 0:
             return errno.ENOMEM
-        if self._live.pinned(task.tid, arena, base) and self._is_sealed(task, base, arena.size):
+        if self._live.sealed(task.tid, arena, base):
             task.space.pins[arena.number] = base
             return 0
         sealed.unmap(inject, base, arena.size)
         return errno.EPERM
-
-    def _is_sealed(self, task: Task, base: int, size: int) -> bool:
-        try:
-            return sealed.is_sealed(task.tid, base, base + size)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ESRCH):
-                raise TraceeGone(task.tid) from error
-            raise
 
     def _deliver(self, task: Task, arena: Arena, inject: Injector) -> int:
         # Returns the descriptor's number in the task, or a negative errno.

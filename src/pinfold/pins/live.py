@@ -70,11 +70,31 @@ class LiveCheck:
             TraceeGone: The task died.
             OSError: EACCES or EPERM when the task may not be looked at; EMFILE.
         """
+        return shows(self._mapping(tid, base), arena, base)
+
+    def sealed(self, tid: int, arena: Arena, base: int) -> bool:
+        """Returns whether it shows it, and in a mapping that is sealed.
+
+        Raises:
+            TraceeGone: The task died.
+            OSError: As :meth:`pinned`.
+        """
+        mapping = self._mapping(tid, base)
+        if mapping is None or not shows(mapping, arena, base):
+            return False
+        try:
+            return sealed.is_sealed(tid, mapping)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ESRCH):
+                raise TraceeGone(tid) from error
+            raise
+
+    def _mapping(self, tid: int, address: int) -> Mapping | None:
         maps = self._maps.get(tid)
         if maps is None:
             maps = self._open(tid)
         try:
-            return shows(self._query.at(maps, base), arena, base)
+            return self._query.at(maps, address)
         except OSError as error:
             if error.errno != errno.ESRCH:
                 raise

@@ -43,6 +43,7 @@ _TOP: Final = 1 << 56
 _PAGE: Final = mman.PAGE_SIZE
 _CHUNK: Final = 2048
 """About three mappings: the kernel makes no more of the file than is read."""
+_LARGEST_CHUNK: Final = 1 << 16
 
 _RANGE: Final = re.compile(rb"[0-9a-f]+-[0-9a-f]+ ")
 
@@ -127,8 +128,12 @@ def close(inject: Injector, descriptor: int) -> None:
         inject.call(_CLOSE_RANGE, descriptor, descriptor, 0)
 
 
-def is_sealed(tid: int, start: int, end: int) -> bool:
-    """Returns whether ``[start, end)`` lies in one mapping of the stopped task, which is sealed.
+def is_sealed(tid: int, mapping: Mapping) -> bool:
+    """Returns whether a mapping of the stopped task is there and sealed.
+
+    Args:
+        tid: The task.
+        mapping: As the kernel has just described it.
 
     Raises:
         OSError: ENOENT or ESRCH when the task is gone; EACCES or EPERM when we may not look.
@@ -136,21 +141,22 @@ def is_sealed(tid: int, start: int, end: int) -> bool:
     Kernel: ``show_smap_vma_flags`` in ``fs/proc/task_mmu.c``.
     """
     mark = _seal_mark()
+    head = b"%08x-%08x " % (mapping.start, mapping.end)
     smaps = os.open(f"/proc/{tid}/smaps", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        inside = False
-        rest = b""
-        while chunk := os.read(smaps, _CHUNK):
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                if line.startswith(b"VmFlags:"):
-                    if inside:
-                        return mark in line.split()
-                elif _RANGE.match(line):
-                    low, _, high = line.partition(b" ")[0].partition(b"-")
-                    if int(low, 16) >= end:
-                        return False
-                    inside = int(low, 16) <= start and int(high, 16) >= end
+        text = b""
+        size = _CHUNK
+        while chunk := os.read(smaps, size):
+            text += chunk
+            at = text.find(head)
+            if at < 0:
+                text = text[-len(head) :]
+            else:
+                flags = text.find(b"VmFlags:", at)
+                end = text.find(b"\n", flags)
+                if 0 <= flags < end:
+                    return mark in text[flags:end].split()
+            size = min(2 * size, _LARGEST_CHUNK)
     finally:
         os.close(smaps)
     return False

@@ -45,7 +45,7 @@ class Call(NamedTuple):
     names: Mapping[str, bytes]
     """For each path argument, by its name, the absolute name that it means."""
 
-    def __getitem__(self, name: object) -> Any:
+    def value(self, name: str) -> Any:
         """Returns the value of a pinned argument by its name in the table.
 
         Raises:

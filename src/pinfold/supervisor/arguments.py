@@ -231,6 +231,13 @@ def write(image: Image, kind: Kind, value: Any, new: Any) -> tuple[Any, int, int
         ValueError: It cannot be written that way: a NUL inside, too long.
         SlotFull: A larger slot is needed.
     """
+    if getattr(value, "pointer", None) == UNREADABLE:
+        # It could not be read, and the call fails for that, or for something that comes before.
+        return value, UNREADABLE, None
+    if kind in FIXED:
+        if len(new) != FIXED[kind]:
+            raise ValueError(f"{len(new)} bytes for a structure of {FIXED[kind]}")
+        return new, image.address_of(image.put(new, 8)), None
     if kind is Kind.STRINGS:
         pointer = vector.encode(image, new)
         return list(new), pointer, None

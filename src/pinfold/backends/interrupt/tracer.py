@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     import ctypes
 
     from pinfold.backends.interrupt.wire import Shared
+    from pinfold.linux.maps import Mapping
 
 PARKED: Final = 1
 FLYING: Final = 2
@@ -336,23 +337,19 @@ class Tracer:
             base = sealed.map_sealed(inject, descriptor, request.size, request.address)
             if base < 0:
                 raise _Refused(-base)
-            if not (
-                self._shows(held.tid, file, base, base, base + request.size)
-                and self._is_sealed(held.tid, base, base + request.size)
-            ):
+            maps = self._open_maps(held.tid)
+            try:
+                mapping = self._query.at(maps, base)
+            finally:
+                os.close(maps)
+            shown = sealed.shows(mapping, file, base, base, base + request.size)
+            if mapping is None or not shown or not self._is_sealed(held.tid, mapping):
                 sealed.unmap(inject, base, request.size)
                 raise _Refused(errno.EPERM)
         self._pins[file, base] = max(request.size, self._pins.pop((file, base), 0))
         if len(self._pins) > _MAX_PINS:
             self._pins.popitem(last=False)
         return base
-
-    def _shows(self, tid: int, file: sealed.File, base: int, start: int, end: int) -> bool:
-        maps = self._open_maps(tid)
-        try:
-            return sealed.shows(self._query.at(maps, start), file, base, start, end)
-        finally:
-            os.close(maps)
 
     def _open_maps(self, tid: int) -> int:
         # Opened afresh each time: nobody tells us of an exec (SPEC: the live check).
@@ -389,38 +386,35 @@ class Tracer:
                     continue
                 start = request.args[index]
                 end = start + request.lengths[index]
-                if (
-                    end > _ALL
-                    or not self._is_pin(maps, start, end)
-                    or not self._is_sealed(held.tid, start, end)
-                ):
+                mapping = self._pin_at(maps, start, end) if end <= _ALL else None
+                if mapping is None or not self._is_sealed(held.tid, mapping):
                     raise _Refused(errno.EFAULT)
         finally:
             os.close(maps)
 
-    def _is_sealed(self, tid: int, start: int, end: int) -> bool:
+    def _is_sealed(self, tid: int, mapping: Mapping) -> bool:
         try:
-            return sealed.is_sealed(tid, start, end)
+            return sealed.is_sealed(tid, mapping)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ESRCH):
                 raise TraceeGone(tid) from error
             raise _Refused(errno.EFAULT) from error
 
-    def _is_pin(self, maps: int, start: int, end: int) -> bool:
+    def _pin_at(self, maps: int, start: int, end: int) -> Mapping | None:
+        # The mapping there, if it is one that we installed and has all of ``[start, end)``.
         try:
             mapping = self._query.at(maps, start)
         except OSError as error:
             if error.errno == errno.ESRCH:
-                return False
+                return None
             raise _Refused(errno.EFAULT) from error
         if mapping is None:
-            return False
+            return None
         file = sealed.File(mapping.major, mapping.minor, mapping.inode)
         base = mapping.start - mapping.offset
         size = self._pins.get((file, base), 0)
-        return (
-            base <= start and end <= base + size and sealed.shows(mapping, file, base, start, end)
-        )
+        inside = base <= start and end <= base + size
+        return mapping if inside and sealed.shows(mapping, file, base, start, end) else None
 
     # States
 
