@@ -5,6 +5,7 @@
  *     diff_exec vectors    odd vectors and strings, in every place
  *     diff_exec limits     where exactly the kernel says E2BIG
  *     diff_exec scripts    scripts, descriptors, callers
+ *     diff_exec threads    relative paths of callers with a second thread
  */
 #include "diff.h"
 
@@ -398,8 +399,6 @@ static void scripts(void)
         run(names[i], names[i], usual_argv, usual_envp);
         snprintf(name, sizeof name, "%s, absolute, without argv", names[i]);
         run(name, strcat(strcat(strcpy(long_path, here), "/./"), names[i]), NULL, NULL);
-        try((struct attempt){.name = "    from a thread", .path = names[i], .argv = usual_argv,
-                             .envp = nothing, .flags = -1, .threaded = true});
     }
     /* Descriptors */
     reporter = open("reporter", O_RDONLY);
@@ -441,18 +440,12 @@ static void scripts(void)
                          .envp = usual_envp, .flags = -1, .vforked = true});
     try((struct attempt){.name = "thread, bad vector", .path = "reporter", .argv = (char **)gone,
                          .envp = usual_envp, .flags = -1, .threaded = true});
-    try((struct attempt){.name = "thread, long path", .path = memset(long_path, '/', 4087) + 4087 == NULL
-                                                                    ? NULL
-                                                                    : strcpy(long_path + 4087, "reporter") - 4087,
-                         .argv = usual_argv, .envp = usual_envp, .flags = -1, .threaded = true});
     memset(long_path, '.', 4086);
     for (int i = 1; i < 4086; i += 2)
         long_path[i] = '/';
     strcpy(long_path + 4086, "reporter");
     try((struct attempt){.name = "long relative path", .path = long_path, .argv = usual_argv,
                          .envp = usual_envp, .flags = -1});
-    try((struct attempt){.name = "thread, long relative path", .path = long_path, .argv = usual_argv,
-                         .envp = usual_envp, .flags = -1, .threaded = true});
     try((struct attempt){.name = "lost directory", .path = "../reporter", .argv = usual_argv,
                          .envp = usual_envp, .flags = -1, .prepare = lose_directory});
     try((struct attempt){.name = "lost directory, descriptor", .directory = reporter, .path = "",
@@ -465,13 +458,30 @@ static void scripts(void)
     run("/proc/self/exe", "/proc/self/exe", (char *[]){"x", "report", NULL}, usual_envp);
 }
 
+static void threads(void)
+{
+    const char *const names[] = {"reporter", "./reporter", "sub/../link", "missing", "script", "nested"};
+    char here[4096], name[5000];
+
+    REQUIRE(getcwd(here, sizeof here) != NULL);
+    script("script", "#!%s/reporter argument\n", here);
+    script("nested", "#!%s/script\n", here);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        try((struct attempt){.name = names[i], .path = names[i], .argv = usual_argv, .envp = usual_envp,
+                             .flags = -1, .threaded = true});
+        snprintf(name, sizeof name, "%s/%s", here, names[i]);
+        try((struct attempt){.name = "    absolute", .path = name, .argv = usual_argv, .envp = usual_envp,
+                             .flags = -1, .threaded = true});
+    }
+}
+
 int main(int argc, char **argv, char **envp)
 {
     char self[4096];
     ssize_t length;
 
     if (argc != 2 || (strcmp(argv[1], "vectors") != 0 && strcmp(argv[1], "limits") != 0 &&
-                      strcmp(argv[1], "scripts") != 0))
+                      strcmp(argv[1], "scripts") != 0 && strcmp(argv[1], "threads") != 0))
         return report(argc, argv, envp, (const char *)getauxval(AT_EXECFN));
     length = readlink("/proc/self/exe", self, sizeof self - 1);
     REQUIRE(length > 0);
@@ -485,7 +495,9 @@ int main(int argc, char **argv, char **envp)
         vectors();
     else if (strcmp(argv[1], "limits") == 0)
         limits();
-    else
+    else if (strcmp(argv[1], "scripts") == 0)
         scripts();
+    else
+        threads();
     return 0;
 }

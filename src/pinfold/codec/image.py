@@ -169,6 +169,12 @@ class Image:
                 raise Refused(errno.E2BIG)
         return offset
 
+    def copy_to(self, offset: int, address: int, length: int) -> int:
+        """Copies bytes of the task over bytes of the image; returns how many could be read."""
+        if not 0 <= offset <= offset + length <= self._used:
+            raise InternalError(f"{length} bytes at {offset} of an image of {self._used}")
+        return self._read(address, offset, length)
+
     def copy_string(self, address: int, limit: int) -> Span | int:
         """Copies a string and its NUL, as the kernel's own copy would.
 

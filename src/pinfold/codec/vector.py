@@ -13,8 +13,10 @@ which matters no more than any other moment of reading would: the strings are pu
 and it is the image that is judged.
 
 The kernel lets strings and pointers of both vectors together take up a quarter of the stack limit,
-at most :data:`LIMIT`. What is certainly beyond that is refused here: a target could otherwise have
-us copy memory without end.
+at most :data:`LIMIT`. What is certainly beyond that is not copied: a target could otherwise have us
+copy memory without end. An element that is too long, or the first one that is too much, and all
+after it, become a string without an end, so that the kernel says E2BIG, unless it has something
+else to say before. Only an array of pointers that alone is too much is refused here.
 """
 
 from __future__ import annotations
@@ -62,7 +64,7 @@ class StringVector:
     """Offset of the first string; they lie one after the other."""
     end: int
     unreadable: tuple[int, ...]
-    """Indices of the elements whose string could not be read, ascending."""
+    """Indices of the elements whose string could not be read or is too long, ascending."""
     cost: int
     """Bytes of strings and pointers, as the kernel counts them."""
 
@@ -99,7 +101,7 @@ def decode(image: Image, address: int, budget: int = LIMIT) -> StringVector:
             ``cost`` of the first one left.
 
     Raises:
-        Refused: E2BIG, beyond the budget, or a string of more than MAX_ARG_STRLEN bytes.
+        Refused: E2BIG, for pointers beyond the budget.
         SlotFull: It does not fit.
 
     Kernel: ``count``, ``bprm_stack_limits`` and ``copy_strings`` in ``fs/exec.c``.

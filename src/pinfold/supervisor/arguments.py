@@ -7,11 +7,10 @@ itself, where in the order of its checks it always did.
 
 from __future__ import annotations
 
-import errno
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pinfold.codec import message, openhow, sockaddr, vector, xattr
-from pinfold.codec.base import UNREADABLE, Refused
+from pinfold.codec.base import UNREADABLE
 from pinfold.codec.image import TOO_LONG
 from pinfold.syscalls.kinds import FIXED, NULLABLE, Kind
 from pinfold.uapi.fs import PATH_MAX
@@ -24,14 +23,18 @@ if TYPE_CHECKING:
     from pinfold.tracee.memory import Memory
 
 BUFFER_MAX: Final = 1 << 20
-"""Most bytes of a buffer that are pinned; a call with more fails with E2BIG."""
+"""Most bytes of a buffer that are pinned."""
+_OPTION_MAX: Final = 1 << 16
+"""So many are of a socket option that is longer; none is."""
 
 _TEXT_MAX: Final = {Kind.TEXT: PATH_MAX, Kind.WORD: PAGE_SIZE, Kind.WORD_OR_NULL: PAGE_SIZE}
-_TOO_LONG: Final = {
-    Kind.TEXT: errno.ENAMETOOLONG,
-    Kind.WORD: errno.EINVAL,
-    Kind.WORD_OR_NULL: errno.EINVAL,
+_WORD_MAX: Final = {
+    ("memfd_create", 0): 250,
+    ("add_key", 0): 32,
+    ("request_key", 0): 32,
+    ("delete_module", 0): 64 - 8,
 }
+"""How far the kernel reads some words at most, by call and number of the pointer."""
 
 
 class TaskMemory:
@@ -76,7 +79,7 @@ def read(
         The argument; None when it is NULL and the kernel does not follow it.
 
     Raises:
-        Refused: The call fails with an errno.
+        Refused: The call fails with an errno, for an argument vector that is too large.
         SlotFull: A larger slot is needed.
     """
     if address == 0 and kind in NULLABLE:
@@ -90,11 +93,14 @@ def read(
 
 
 def _text(
-    image: Image, _call: str, kind: Kind, address: int, _size: int, _before: Sequence[Any]
+    image: Image, call: str, kind: Kind, address: int, _size: int, before: Sequence[Any]
 ) -> Found:
-    found = image.copy_string(address, _TEXT_MAX[kind])
+    limit = _WORD_MAX.get((call, len(before)), _TEXT_MAX[kind])
+    found = image.copy_string(address, limit)
     if found == TOO_LONG:
-        raise Refused(_TOO_LONG[kind])
+        # It is still where it was copied to, that many bytes without a NUL: the kernel will see.
+        offset = image.reserve(limit)
+        return Found(image.bytes_at(offset, limit), image.address_of(offset))
     if isinstance(found, int):
         return Found(b"", UNREADABLE)
     return Found(image.bytes_at(*found), image.address_of(found.offset))
@@ -164,11 +170,28 @@ def _buffer(
         size &= 0xFFFFFFFF
         if size >> 31:
             return Found(b"", UNREADABLE)
-    if size == 0:
+    if size == 0 or (address == 0 and call == "landlock_create_ruleset"):
+        # Not read, and not followed.
         return None
+    if call == "setsockopt":
+        return _option(image, address, size)
     if size > BUFFER_MAX:
-        raise Refused(errno.E2BIG)
+        # More than any of these calls takes.
+        return Found(b"", UNREADABLE)
     return _bytes(image, address, size)
+
+
+def _option(image: Image, address: int, size: int) -> Found:
+    # Most options are an int, whatever the length says, and the rest need not be readable: it is
+    # pinned as zeros.
+    if size > BUFFER_MAX:
+        size = _OPTION_MAX
+    offset = image.reserve(size, 8)
+    got = image.copy_to(offset, address, size)
+    if got == 0:
+        return Found(b"", UNREADABLE)
+    image.replace(offset + got, bytes(size - got))
+    return Found(image.bytes_at(offset, size), image.address_of(offset))
 
 
 _INT_SIZES: Final = frozenset({"setsockopt", "sethostname", "setdomainname"})
@@ -187,7 +210,7 @@ def _sized_by_itself(image: Image, address: int) -> Found:
     if head is None:
         return Found(b"", UNREADABLE)
     size = int.from_bytes(image.bytes_at(head, 4), "little")
-    if not 4 <= size <= PAGE_SIZE:
+    if not _MNT_ID_REQ_SIZE <= size <= PAGE_SIZE:
         return Found(image.bytes_at(head, 4), image.address_of(head))
     found = _bytes(image, address, size)
     if found.value:
@@ -195,6 +218,9 @@ def _sized_by_itself(image: Image, address: int) -> Found:
         image.replace(image.used - size, image.bytes_at(head, 4))
     return found
 
+
+_MNT_ID_REQ_SIZE: Final = 24
+"""``MNT_ID_REQ_SIZE_VER0``: a smaller one is refused before more is read."""
 
 _READERS: Final[dict[Kind, Callable[..., Found | None]]] = {
     Kind.TEXT: _text,

@@ -1,0 +1,108 @@
+"""Nothing changes for a program whose arguments are pinned: every odd argument, bare and pinned.
+
+The programs are ``tests/programs/diff_*.c``. Each is built once and run twice, and what it prints
+must be the same to the byte. To see one difference by hand::
+
+    cc -O2 -pthread -o diff_paths tests/programs/diff_paths.c
+    mkdir work; cd work; setpriv --bounding-set=-all -- ../diff_paths one
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from tests.differential.compare import (
+    BOTH,
+    INSPECT_ALL,
+    PATHS,
+    bare,
+    differences,
+    pinned,
+    went_well,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tests.kernel.support import User
+
+pytestmark = pytest.mark.timeout(700)
+
+RUNS: Final = {
+    "paths-one": ("diff_paths", "one", 9000),
+    "paths-dirfds": ("diff_paths", "dirfds", 6000),
+    "paths-two": ("diff_paths", "two", 4000),
+    "exec-vectors": ("diff_exec", "vectors", 750),
+    "exec-limits": ("diff_exec", "limits", 10),
+    "exec-scripts": ("diff_exec", "scripts", 1000),
+    "exec-threads": ("diff_exec", "threads", 24),
+    "sockets-addresses": ("diff_sockets", "addresses", 3000),
+    "sockets-messages": ("diff_sockets", "messages", 1000),
+    "sockets-batches": ("diff_sockets", "batches", 400),
+    "structs-sized": ("diff_structs", "sized", 9000),
+    "structs-options": ("diff_structs", "options", 6000),
+    "structs-names": ("diff_structs", "names", 1800),
+    "structs-values": ("diff_structs", "values", 5000),
+    "context-alone": ("diff_context", "alone", 500),
+    "context-threads": ("diff_context", "threads", 500),
+    "context-deep": ("diff_context", "deep", 40),
+}
+"""By name: program, argument, and how many lines it prints at least."""
+
+OF_PATHS: Final = tuple(
+    name for name in RUNS if not name.startswith("sockets") and name != "structs-options"
+)
+"""Those that make calls which are trapped even where only paths are."""
+
+
+def same(user: User, options: Sequence[str], name: str) -> None:
+    source, argument, least = RUNS[name]
+    program = user.program(source)
+    plain = bare(user, program, argument)
+    went_well(plain, least)
+    judged = pinned(user, options, program, argument)
+    assert differences(plain.lines, judged.lines) == ""
+    went_well(judged, least)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_everything_pinned(someone: User, name: str) -> None:
+    same(someone, INSPECT_ALL, name)
+
+
+@pytest.mark.parametrize("name", [name for name in OF_PATHS if name != "exec-threads"])
+def test_paths_pinned_and_resolved(someone: User, name: str) -> None:
+    same(someone, PATHS, name)
+
+
+def test_everything_pinned_and_resolved(someone: User) -> None:
+    for name in ("context-alone", "exec-scripts", "structs-values"):
+        same(someone, BOTH, name)
+
+
+def test_a_relative_program_beside_a_thread(someone: User) -> None:
+    # Another thread could change what a relative path means, so the absolute one is run; the
+    # program sees that in its own name. It is what it would have seen of the absolute path.
+    program = someone.program("diff_exec")
+    plain = bare(someone, program, "threads").lines
+    judged = pinned(someone, PATHS, program, "threads").lines
+    assert [line for line in plain if line[:1] != " "] == [
+        line for line in judged if line[:1] != " "
+    ]
+    assert len(plain) == len(judged) >= 24
+    for at in range(0, len(plain), 4):
+        _, relative, _, absolute = plain[at : at + 4]
+        assert judged[at + 1] == judged[at + 3] == absolute
+        assert relative != absolute or "failed" in absolute
+
+
+def test_a_difference_is_seen(someone: User) -> None:
+    # The comparison itself: a rule that does match must show.
+    program = someone.program("diff_context")
+    plain = bare(someone, program, "alone")
+    denied = pinned(someone, (*INSPECT_ALL, "--deny", "/dev/null"), program, "alone")
+    found = differences(plain.lines, denied.lines)
+    assert "open /dev/null" in found
+    assert "EACCES" in found
