@@ -15,6 +15,7 @@ from pinfold.codec.image import TOO_LONG
 from pinfold.syscalls.kinds import FIXED, NULLABLE, Kind
 from pinfold.uapi.fs import PATH_MAX
 from pinfold.uapi.mman import PAGE_SIZE
+from pinfold.uapi.net import SOCKADDR_STORAGE_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -269,6 +270,8 @@ def write(image: Image, kind: Kind, value: Any, new: Any) -> tuple[Any, int, int
         return list(new), pointer, None
     if kind in (Kind.SOCKADDR, Kind.SOCKADDR_OR_NULL):
         raw = new if isinstance(new, bytes) else sockaddr.pack(new)
+        if len(raw) > SOCKADDR_STORAGE_SIZE:
+            raise ValueError(f"a socket address of {len(raw)} bytes")
         pointer = image.address_of(image.put(raw, 8))
         return sockaddr.Sockaddr(pointer, raw, sockaddr.parse(raw)), pointer, len(raw)
     if kind in (Kind.MSGHDR, Kind.MMSGHDR):

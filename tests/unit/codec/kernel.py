@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from tests.unit.codec.memory import BytesMemory
 
 TASK_SIZE = (1 << 47) - 4096
-OPTMEM_MAX = 128 << 10
 
 
 class Errno(Exception):  # noqa: N818
@@ -44,12 +43,15 @@ class Kernel:
     Args:
         memory: The task's pages.
         pinned: Whether the slot is mapped; and then nothing but the slot may be read.
-        page: Size of a page for the limits on structures.
+
+    Attributes:
+        optmem_max: The limit on control data, which an administrator can raise.
     """
 
     def __init__(self, memory: BytesMemory, *, pinned: bool) -> None:
         self.memory = memory
         self.pinned = pinned
+        self.optmem_max = 128 << 10
 
     # Reads
 
@@ -141,7 +143,7 @@ class Kernel:
             if length >= 1 << 63:
                 raise Errno(errno.EINVAL)
             pieces.append((base, length))
-        if controllen > 0x7FFFFFFF or controllen > OPTMEM_MAX:
+        if controllen > 0x7FFFFFFF or controllen > self.optmem_max:
             raise Errno(errno.ENOBUFS)
         return Sent(to, pieces, self.copy_from_user(control, controllen), flags)
 
