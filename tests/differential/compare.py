@@ -11,12 +11,13 @@ and their lengths are part of what is compared.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pinfold.linux.caps import CONTAINER_DEFAULT
-from tests.kernel.support import NOBODY, TRAP_ALL
+from tests.kernel.support import TRAP_ALL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,6 +34,9 @@ BOTH: Final = (*INSPECT_ALL, *TRAP_ALL)
 LIMIT: Final = 300.0
 """Seconds that a run may take; none needs a tenth of it on a machine with nothing else to do."""
 
+_CALL: Final = re.compile(r"(.*?): (-?\d+(?: .*)?)")
+"""What was called, what it returned and all else about it."""
+
 _SHOWN: Final = 12
 _EACH: Final = 3
 _WIDTH: Final = 300
@@ -48,11 +52,11 @@ class Outcome(NamedTuple):
 
 def bare(user: User, program: Path, *arguments: str, text: str | None = None) -> Outcome:
     """Returns how a program went without pinfold, with the rights that it has with it."""
-    prefix = ["setpriv", "--no-new-privs", "--inh-caps=-all"]
+    prefix: list[str | Path] = ["setpriv", "--no-new-privs", "--inh-caps=-all"]
     if os.geteuid() == 0:
         kept = ",".join(f"+cap_{number}" for number in sorted(CONTAINER_DEFAULT))
         prefix.append(f"--bounding-set=-all,{kept}")
-    command = [*prefix, "--", program, *arguments]
+    command: list[str | Path] = [*prefix, "--", program, *arguments]
     with _Work(user) as work:
         return _outcome(user.bare(*command, cwd=work, timeout=LIMIT, **_input(text)))
 
@@ -107,10 +111,11 @@ def entries(lines: Sequence[str]) -> dict[str, str]:
         if line.startswith("    ") and call:
             found[call] += f" | {line.strip()}"
             continue
-        call, colon, rest = line.partition(": ")
+        made = _CALL.fullmatch(line)
+        call, rest = made.groups() if made else (line, "")
         if call in found:
             raise ValueError(f"two lines for {call!r}")
-        found[call] = rest if colon else ""
+        found[call] = rest
     return found
 
 
@@ -151,7 +156,6 @@ def went_well(outcome: Outcome, least: int) -> None:
 __all__ = [
     "BOTH",
     "INSPECT_ALL",
-    "NOBODY",
     "PATHS",
     "Outcome",
     "bare",

@@ -147,7 +147,7 @@ enum { DEPTH = 30 };
 
 static void in_deep_directory(void *unused)
 {
-    char name[201];
+    char name[201], what[16];
     int middle = -1;
 
     (void)unused;
@@ -157,8 +157,8 @@ static void in_deep_directory(void *unused)
         REQUIRE(mkdir(name, 0755) == 0 && chdir(name) == 0);
         if (i == 15)
             middle = put_away(open(".", O_RDONLY | O_DIRECTORY));
-        if (i == 18 || i == 19 || i == 20 || i == 21)
-            opened("deep, on the way", name, open(".", O_RDONLY));
+        snprintf(what, sizeof what, "level %d", i);
+        opened("deep", what, open(".", O_RDONLY));
     }
     usual_calls("deep");
     opened("deep", "by descriptor", openat(middle, "..", O_RDONLY));

@@ -179,7 +179,7 @@ static void vectors(void)
         {"empty", nothing},
         {"gone", (char **)gone},
         {"kernel", (char **)0xffffffff81000000},
-        {"unaligned", (char **)((char *)at_end(6, 3, "reporter", "a", NULL))},
+        {"other_edge", at_end(6, 3, "reporter", "a", NULL)},
         {"some", some},
         {"longest", (char *[]){"reporter", longest, NULL}},
         {"longest_edge", (char *[]){long_edge, "x", NULL}},

@@ -654,6 +654,7 @@ static void vectors_of_messages(const struct pair *pair)
         struct msghdr message = {.msg_iov = all[i].vector, .msg_iovlen = all[i].count};
         snprintf(name, sizeof name, "vector %s", all[i].name);
         send_message(pair, name, &message, 0);
+        snprintf(name, sizeof name, "vector %s, header at the edge", all[i].name);
         send_message(pair, name, at_edge(7, &message, sizeof message), MSG_DONTWAIT | MSG_NOSIGNAL);
     }
 }

@@ -182,7 +182,7 @@ class Engine:
     Preconditions: the task is stopped, and its registers are loaded.
     """
 
-    __slots__ = ("_judge", "_memories", "_names", "_naming", "_real", "_ruling")
+    __slots__ = ("_judge", "_memories", "_names", "_naming", "_real", "_ruling", "_strict")
 
     def __init__(
         self,
@@ -196,7 +196,8 @@ class Engine:
         self._real = real
         self._judge = rules.judge
         self._names = names
-        self._naming = naming or not rules.empty or ruling is not None
+        self._strict = real or not rules.empty or ruling is not None
+        self._naming = naming or self._strict
         self._ruling = ruling
         self._memories: dict[int, TaskMemory] = {}
 
@@ -292,22 +293,11 @@ class Engine:
             pointer = image.address_of(found.offset)
         if not asked or path.kind is Kind.TEXT or not self._naming:
             return Judged(path.argument, asked, b"", asked, pointer, None)
-        try:
-            meaning = self._names.resolve(
-                task.tid,
-                task.tgid,
-                dirfd,
-                asked,
-                in_root=bool(resolve & RESOLVE_IN_ROOT),
-                follow=_follows(call, path, registers, how) if self._real else None,
-            )
-        except NoDirectoryError as error:
-            if task.shares:
-                return error.errno or errno.EBADF
-            # Nothing that another thread could put there meanwhile: the kernel will say what it is.
+        meaning = self._meaning(task, call, path, dirfd, asked, how)
+        if isinstance(meaning, int):
+            return meaning
+        if meaning is None:
             return Judged(path.argument, asked, b"", asked, pointer, None)
-        except OSError as error:
-            return error.errno or errno.EACCES
         verdict = self._judge(meaning.names, wants_directory(asked))
         real = meaning.real is not None and not meaning.jumps
         pinned = _to_pin(asked, meaning, verdict, resolve, shares=task.shares)
@@ -318,6 +308,31 @@ class Engine:
                 return errno.ENAMETOOLONG
             pointer = image.address_of(image.put(pinned + b"\0"))
         return Judged(path.argument, asked, meaning.names[0], pinned, pointer, verdict, real)
+
+    def _meaning(
+        self, task: Task, call: Shape, path: _Path, dirfd: int, asked: bytes, how: OpenHow | None
+    ) -> Meaning | int | None:
+        # An errno when the call must fail; None when the path means nothing, and may be tried.
+        try:
+            return self._names.resolve(
+                task.tid,
+                task.tgid,
+                dirfd,
+                asked,
+                in_root=how is not None and bool(how.resolve & RESOLVE_IN_ROOT),
+                follow=_follows(call, path, task.registers, how) if self._real else None,
+                absolute=task.shares,
+            )
+        except NoDirectoryError as error:
+            if task.shares:
+                return error.errno or errno.EBADF
+            # Nothing that another thread could put there meanwhile: the kernel will say what it is.
+            return None
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                return error.errno or errno.EACCES
+            # It starts from a directory whose own name is longer than a path.
+            return errno.EACCES if self._strict else None
 
     def _ruled(
         self,

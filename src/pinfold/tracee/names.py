@@ -84,6 +84,7 @@ class Names:
         *,
         in_root: bool = False,
         follow: bool | None = None,
+        absolute: bool = False,
     ) -> Meaning:
         """Returns what a path means to a task now.
 
@@ -95,6 +96,9 @@ class Names:
             in_root: Whether the directory is also the root of the walk (``RESOLVE_IN_ROOT``).
             follow: Where the real name is asked for, whether a link in the last component is
                 followed; else None.
+            absolute: Whether the absolute name will take the path's place, so that it has to lead
+                to the directory that the path starts from, and not to another one that has come to
+                its name since that was removed.
 
         Raises:
             TraceeGone: The task died.
@@ -105,18 +109,17 @@ class Names:
         """
         root = b"/" if self.rooted else self._link(tid, "root", errno.ENOENT)
         inner = path
-        if path[:1] == b"/" and not in_root:
-            base = root
-        elif dirfd == AT_FDCWD:
-            base = self._link(tid, "cwd", errno.ENOENT)
-        elif dirfd < 0:
-            raise NoDirectoryError(errno.EBADF, "no such directory descriptor")
-        else:
-            base = self._link(tid, f"fd/{dirfd}", errno.EBADF)
+        start = None
+        base = root
+        if path[:1] != b"/" or in_root:
+            start, base = self._start(tid, dirfd)
         if in_root or path[:1] == b"/":
             # No way up from there: ".." stops at the top of the walk.
             inner = normalise(b"/" + path).lstrip(b"/")
         name = join(base, inner)
+        inside = _inside(root, base, path)
+        if absolute and start is not None and not _same(start, base):
+            inside = None
         names: tuple[bytes, ...] = (name,)
         if follow is not None or climbs(path):
             # What cannot be left in this walk, and the way from there.
@@ -132,11 +135,19 @@ class Names:
                 found = real(top, way, tid, tgid, follow=follow)
                 if found.name is not None and found.name != name:
                     names = (name, found.name)
-                return Meaning(names, _inside(root, base, path), root, found.name, found.jumps)
+                return Meaning(names, inside, root, found.name, found.jumps)
             climbed = _resolved(top, for_task(way, tid, tgid))
             if climbed is not None and climbed != name:
                 names = (name, climbed)
-        return Meaning(names, _inside(root, base, path), root)
+        return Meaning(names, inside, root)
+
+    def _start(self, tid: int, dirfd: int) -> tuple[str, bytes]:
+        # Our way to the directory that a relative path starts from, and its name.
+        if dirfd == AT_FDCWD:
+            return f"/proc/{tid}/cwd", self._link(tid, "cwd", errno.ENOENT)
+        if dirfd < 0:
+            raise NoDirectoryError(errno.EBADF, "no such directory descriptor")
+        return f"/proc/{tid}/fd/{dirfd}", self._link(tid, f"fd/{dirfd}", errno.EBADF)
 
     def _link(self, tid: int, what: str, missing: int) -> bytes:
         link = f"/proc/{tid}/{what}"
