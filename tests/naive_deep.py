@@ -29,7 +29,7 @@ from pinfold.policy.calls import Argument, Call
 from pinfold.policy.rules import DENY
 from pinfold.supervisor import arguments
 from pinfold.supervisor.arguments import TaskMemory
-from pinfold.supervisor.engine import EVERYTHING
+from pinfold.supervisor.shapes import EVERYTHING
 from pinfold.syscalls.kinds import PATHS, Kind
 from pinfold.uapi.fs import PATH_MAX
 from pinfold.uapi.net import MMSGHDR

@@ -24,8 +24,9 @@ from pinfold.linux import process, seccomp
 from pinfold.pins.arena import ArenaPool
 from pinfold.pins.install import DELIVERY_CALL, Installer
 from pinfold.pins.live import LiveCheck
-from pinfold.supervisor.engine import EVERYTHING, PATHS, UNPINNED, Engine
+from pinfold.supervisor.engine import UNPINNED, Engine
 from pinfold.supervisor.loop import OPTIONS, Supervisor
+from pinfold.supervisor.shapes import EVERYTHING, PATHS
 from pinfold.syscalls.filter import answers
 from pinfold.tracee.names import Names
 from pinfold.tracee.waits import Waits
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
     from pinfold.launch.spawn import Command, Launched
     from pinfold.policy.calls import Call, Ruling
     from pinfold.policy.rules import PathRules
-    from pinfold.supervisor.engine import Decision, Shape
+    from pinfold.supervisor.engine import Decision
+    from pinfold.supervisor.shapes import Shape
     from pinfold.tracee.task import Task
 
 

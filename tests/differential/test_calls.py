@@ -34,6 +34,7 @@ RUNS: Final = {
     "paths-one": ("diff_paths", "one", 9000),
     "paths-dirfds": ("diff_paths", "dirfds", 6000),
     "paths-two": ("diff_paths", "two", 4000),
+    "paths-closed": ("diff_paths", "closed", 250),
     "exec-vectors": ("diff_exec", "vectors", 750),
     "exec-limits": ("diff_exec", "limits", 10),
     "exec-scripts": ("diff_exec", "scripts", 1000),
@@ -51,10 +52,15 @@ RUNS: Final = {
 }
 """By name: program, argument, and how many lines it prints at least."""
 
-OF_PATHS: Final = tuple(
-    name for name in RUNS if not name.startswith("sockets") and name != "structs-options"
-)
-"""Those that make calls which are trapped even where only paths are."""
+SAME: Final = [name for name in RUNS if name != "paths-closed"]
+"""Those in which nothing may differ."""
+
+OF_PATHS: Final = [
+    name
+    for name in SAME
+    if not name.startswith("sockets") and name not in {"structs-options", "exec-threads"}
+]
+"""Those with calls that are trapped even where only paths are, and nothing may differ either."""
 
 
 def same(user: User, options: Sequence[str], name: str) -> None:
@@ -63,18 +69,29 @@ def same(user: User, options: Sequence[str], name: str) -> None:
     plain = bare(user, program, argument)
     went_well(plain, least)
     judged = pinned(user, options, program, argument)
-    assert differences(plain.lines, judged.lines) == ""
+    found = differences(plain.lines, judged.lines)
+    if found:
+        pytest.fail(f"{source} {argument}: under pinfold\n{found}")
     went_well(judged, least)
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", SAME)
 def test_everything_pinned(someone: User, name: str) -> None:
     same(someone, INSPECT_ALL, name)
 
 
-@pytest.mark.parametrize("name", [name for name in OF_PATHS if name != "exec-threads"])
+@pytest.mark.parametrize("name", OF_PATHS)
 def test_paths_pinned_and_resolved(someone: User, name: str) -> None:
     same(someone, PATHS, name)
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="process_vm_readv goes by the permissions of a mapping, the kernel by what the processor"
+    " does: it reads what is only writable, and not what a thread's protection key forbids",
+)
+def test_memory_that_is_readable_for_some(someone: User) -> None:
+    same(someone, INSPECT_ALL, "paths-closed")
 
 
 def test_everything_pinned_and_resolved(someone: User) -> None:

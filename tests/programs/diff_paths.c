@@ -4,6 +4,7 @@
  *     diff_paths one      each call with each pointer, relative to the working directory
  *     diff_paths dirfds   each call that takes a directory's descriptor, with each sort of descriptor
  *     diff_paths two      each call that takes two paths, with each pointer in either place
+ *     diff_paths closed   each call with pointers to memory that is readable for some only
  */
 #include "diff_stage.h"
 
@@ -423,8 +424,14 @@ static void make_pointers(void)
     memcpy(two_pages + PAGE - 3, "sub/in", 7);
     pointer("across", two_pages + PAGE - 3);
     pointer("read_only", protected_copy("f", 2, PROT_READ));
-    pointer("write_only", protected_copy("f", 2, PROT_WRITE));
     pointer("executable_only", protected_copy("f", 2, PROT_EXEC));
+}
+
+/* The processor reads what is writable, and the kernel minds the keys of the thread. */
+static void make_closed_pointers(void)
+{
+    pointer_count = 0;
+    pointer("write_only", protected_copy("f", 2, PROT_WRITE));
     pointer("key_protected", key_protected_copy("f", 2));
 }
 
@@ -659,7 +666,9 @@ int main(int argc, char **argv)
     make_pointers();
     put_up();
     reopen_descriptors();
-    if (strcmp(argv[1], "one") == 0)
+    if (strcmp(argv[1], "closed") == 0)
+        make_closed_pointers();
+    if (strcmp(argv[1], "one") == 0 || strcmp(argv[1], "closed") == 0)
         one();
     else if (strcmp(argv[1], "dirfds") == 0)
         dirfds();

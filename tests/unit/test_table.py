@@ -11,8 +11,8 @@ from pinfold import bpf
 from pinfold.pins.arena import SLOT_SIZE
 from pinfold.pins.install import DELIVERY_CALL
 from pinfold.session import filter_code
-from pinfold.supervisor.engine import EVERYTHING, Shape
-from pinfold.supervisor.engine import PATHS as SHAPES
+from pinfold.supervisor.shapes import EVERYTHING, Shape
+from pinfold.supervisor.shapes import PATHS as SHAPES
 from pinfold.syscalls.exempt import LEFT_ALONE, NOT_THERE
 from pinfold.syscalls.kinds import Kind, show_at_flags, show_open_flags
 from pinfold.syscalls.numbers import AARCH64, X86_64

@@ -28,8 +28,6 @@ from pinfold.policy.rules import ALLOW, DENY, REDIRECT
 from pinfold.supervisor import arguments, reopen
 from pinfold.supervisor.arguments import TaskMemory
 from pinfold.syscalls.kinds import Kind
-from pinfold.syscalls.refused import REFUSED
-from pinfold.syscalls.table import PATH_ROWS, TABLE, Row
 from pinfold.tracee.names import NoDirectoryError
 from pinfold.uapi.fs import (
     AT_EMPTY_PATH,
@@ -48,93 +46,14 @@ if TYPE_CHECKING:
     from pinfold.pins.arena import Slot
     from pinfold.policy.calls import Ruling
     from pinfold.policy.rules import PathRules, Verdict
+    from pinfold.supervisor.shapes import PathArgument, Shape
     from pinfold.tracee.names import Meaning, Names
     from pinfold.tracee.task import Task
 
-_PATHS: Final = (Kind.PATH, Kind.PATH_OR_NULL, Kind.TEXT)
 ERROR: Final = "error"
 """The verdict of a call that fails as the kernel would have failed it (EFAULT, ENAMETOOLONG, …)."""
 UNPINNED: Final = "unpinned"
 """The verdict of a call that fails because its arguments could not be pinned."""
-
-
-class _Path(NamedTuple):
-    # One path argument, with everything about its row worked out beforehand.
-    argument: int
-    register: int
-    dirfd: int  # register of the directory descriptor, -1 for the working directory
-    kind: Kind
-
-
-class _Other(NamedTuple):
-    # One pointer argument of any other kind.
-    argument: int
-    name: str
-    kind: Kind
-    register: int
-    size: int  # register of the next argument, or some register if there is none
-
-
-class Shape(NamedTuple):
-    """A row of the table, prepared for the loop."""
-
-    row: Row
-    paths: tuple[_Path, ...]
-    others: tuple[_Other, ...]
-    at_flags: int
-    """Register of ``AT_*`` flags, -1 without."""
-    flags: int
-    """Register of ``O_*`` flags, -1 without."""
-    moves_root: bool
-    """Whether the call gives the task another root directory."""
-    batch: bool
-    """Whether it is made message by message (``sendmmsg``)."""
-
-
-def shape(row: Row, kinds: frozenset[Kind]) -> Shape:
-    """Returns a row with its registers worked out.
-
-    Args:
-        row: The row.
-        kinds: Which of its arguments are read, apart from paths.
-    """
-    paths: list[_Path] = []
-    others: list[_Other] = []
-    at_flags = flags = -1
-    previous = None
-    for index, (name, kind) in enumerate(row.arguments):
-        if kind in _PATHS and (kind is not Kind.TEXT or row in PATH_ROWS):
-            dirfd = ARGUMENTS[index - 1] if previous is Kind.DIRFD else -1
-            paths.append(_Path(index, ARGUMENTS[index], dirfd, kind))
-        elif kind is Kind.AT_FLAGS:
-            at_flags = ARGUMENTS[index]
-        elif kind is Kind.OPEN_FLAGS:
-            flags = ARGUMENTS[index]
-        elif kind in kinds:
-            size = ARGUMENTS[min(index + 1, len(ARGUMENTS) - 1)]
-            others.append(_Other(index, name, kind, ARGUMENTS[index], size))
-        previous = kind
-    return Shape(
-        row,
-        tuple(paths),
-        tuple(others),
-        at_flags,
-        flags,
-        row.name == "chroot",
-        row.name == "sendmmsg",
-    )
-
-
-def _shapes(rows: Iterable[Row], kinds: frozenset[Kind]) -> dict[int, Shape]:
-    whole = {one.name for one in REFUSED if one.argument < 0}
-    shapes = (shape(row, kinds) for row in rows if row.name not in whole)
-    return {one.row.number: one for one in shapes if one.paths or one.others}
-
-
-PATHS: Final = _shapes(PATH_ROWS, frozenset({Kind.OPEN_HOW}))
-"""What is trapped, by number, where only paths are judged; ``open_how`` says how one is walked."""
-EVERYTHING: Final = _shapes(TABLE.values(), arguments.READABLE)
-"""What is trapped where every pointer argument is looked at."""
 
 
 class Judged(NamedTuple):
@@ -268,7 +187,7 @@ class Engine:
         return memory
 
     def _path(
-        self, task: Task, call: Shape, image: Image, path: _Path, how: OpenHow | None
+        self, task: Task, call: Shape, image: Image, path: PathArgument, how: OpenHow | None
     ) -> Judged | int | None:
         # None when the argument is NULL and stays so; an errno when the call must fail.
         registers = task.registers
@@ -310,7 +229,13 @@ class Engine:
         return Judged(path.argument, asked, meaning.names[0], pinned, pointer, verdict, real)
 
     def _meaning(
-        self, task: Task, call: Shape, path: _Path, dirfd: int, asked: bytes, how: OpenHow | None
+        self,
+        task: Task,
+        call: Shape,
+        path: PathArgument,
+        dirfd: int,
+        asked: bytes,
+        how: OpenHow | None,
     ) -> Meaning | int | None:
         # An errno when the call must fail; None when the path means nothing, and may be tried.
         try:
@@ -456,7 +381,7 @@ _NULL_IS_EMPTY: Final = frozenset(
 """Calls for which NULL is an empty path, with AT_EMPTY_PATH (``getname_maybe_null``)."""
 
 
-def _without_name(path: _Path, image: Image, why: int) -> Judged:
+def _without_name(path: PathArgument, image: Image, why: int) -> Judged:
     # The kernel is given a path that is as bad, since it may have other checks to make first.
     # One that is too long is still where it was copied to: so many bytes without a NUL.
     pointer = image.address_of(image.reserve(PATH_MAX)) if why == TOO_LONG else UNREADABLE
@@ -491,7 +416,7 @@ _NEVER_FOLLOW: Final = frozenset(
 
 
 def _follows(
-    call: Shape, path: _Path, registers: ctypes.Array[ctypes.c_uint64], how: OpenHow | None
+    call: Shape, path: PathArgument, registers: ctypes.Array[ctypes.c_uint64], how: OpenHow | None
 ) -> bool:
     # Whether the call follows a link in the last component of this path.
     name = call.row.name

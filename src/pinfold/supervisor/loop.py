@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
     from pinfold.backends.trace import TraceBackend
     from pinfold.pins.arena import Slot
-    from pinfold.supervisor.engine import Engine, Shape
+    from pinfold.supervisor.engine import Engine
+    from pinfold.supervisor.shapes import Shape
     from pinfold.tracee.task import Task
     from pinfold.tracee.waits import Waits
 

@@ -1,36 +1,11 @@
 """The tracer: seizes tasks, pins, redirects, restores, and lets go.
 
-One process, one thread, one loop: requests come over a socket, stops by SIGCHLD. A task that it
-knows is in one of four states:
-
-    PARKED   stopped, out of its notification, with the registers of an interrupted call (``rax``
-             -ERESTARTSYS): whoever resumes it has it make its call again.
-    FLYING   it makes its call, redirected or not, and is stopped again when that is over: by the
-             single step, or, where a step would disturb SIGTRAP, at the exit of the call.
-    LEAVING  it was seized in vain; it is let go at its next stop, whatever that is.
-    RETURNING  its call is over, and signals that were held back are still to be handed out.
-
-Work on a parked task (an injected call) waits for that task; it never waits for a flying one.
-
-What a stop of a flying task means is told by its instruction pointer. On the call instruction: the
-call was not made, and all registers get their own values, those of the interrupted call; then a
-signal does what it would have done to it. After the instruction: it was made, or refused by another
-filter, or interrupted in its turn; the arguments are put back, and the kernel goes on from there:
-it restarts the call with the arguments of the task's own, or builds a signal frame that shows them.
-
-Between the step and its end another thread may overwrite the call instruction. As for injected
-calls (``tracee.inject``) ``rcx`` and ``r11`` tell whether it was a call that ended.
+One process, one thread, one loop: requests come over a socket, stops by SIGCHLD. What a held task
+is doing, and what its stops mean, is in ``held``. Work on a parked task (an injected call) waits
+for that task; the loop never waits for a flying one.
 
 A flying call may be let through by its filter, now that its arguments are others, and block. Nobody
 hears of it then; that it sleeps in the call is what ``/proc/TID/syscall`` says.
-
-A filter with ``WAIT_KILLABLE_RECV`` promises that a call is not interrupted once it was received. A
-signal that is pending while such a call flies is therefore held back, and sent again when the
-second notification was received: from there on the kernel keeps the promise itself.
-
-An interrupted task may be killed and replaced by the exec of a sibling without a word to its
-tracer (``de_thread`` in fs/exec.c). So whoever waits here looks from time to time whether the task
-is still ours.
 """
 
 from __future__ import annotations
@@ -44,168 +19,36 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from pinfold.arch.x86_64 import (
-    ARGUMENTS,
-    NO_SYSCALL,
-    ORIG_RAX,
-    R11,
-    RAX,
-    RCX,
-    RIP,
-    SYSCALL_INSTRUCTION,
-    SYSCALL_LENGTH,
-    TRAP_FLAG,
-)
+from pinfold.arch.x86_64 import ARGUMENTS, NO_SYSCALL, ORIG_RAX, RAX, RIP
 from pinfold.backends.interrupt import wire
+from pinfold.backends.interrupt.held import FLYING, LEAVING, PARKED, RETURNING, Held
+from pinfold.backends.interrupt.waiting import LOOK_MS, Announcing, Patient, ours
 from pinfold.backends.interrupt.wire import LARGEST, Reply, Request
 from pinfold.errors import TraceeGone
 from pinfold.linux import process, ptrace, seccomp, signals
 from pinfold.linux.maps import MapsQuery, open_maps
 from pinfold.pins import sealed
 from pinfold.tracee import stops
-from pinfold.tracee.inject import SIGTRAP_BIT, UNTOUCHED, Injector, has_sigtrap, replay
-from pinfold.tracee.task import AddressSpace, Task
-from pinfold.tracee.waits import Waits
 from pinfold.uapi import ptrace as abi
 
 if TYPE_CHECKING:
-    import ctypes
-
     from pinfold.backends.interrupt.wire import Shared
     from pinfold.linux.maps import Mapping
-
-PARKED: Final = 1
-FLYING: Final = 2
-LEAVING: Final = 3
-RETURNING: Final = 4
 
 _OPTIONS: Final = abi.PTRACE_O_TRACESYSGOOD | abi.PTRACE_O_TRACEEXEC | abi.PTRACE_O_EXITKILL
 _ERESTARTSYS: Final = 512
 _INTERRUPTED: Final = (1 << 64) - _ERESTARTSYS
 _ALL: Final = (1 << 64) - 1
 _EVENT_STOP: Final = (abi.PTRACE_EVENT_STOP << 16) | stops.STEP_STOP
-_LOOK_MS: Final = 5
 _LAST_LOOK_MS: Final = 5000
 _MAX_PINS: Final = 1 << 16
-_SIGNALFD_READ: Final = 128 * 16
 _LEARN_SECONDS: Final = 1.0
-_OWN_DOING: Final = frozenset(
-    {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP, signal.SIGSYS}
-)
-"""Signals that an instruction causes: held back, it would only cause them again."""
 
 
 class _Refused(Exception):  # noqa: N818 (control flow: the reply to a request)
     def __init__(self, number: int) -> None:
         super().__init__(errno.errorcode.get(number, number))
         self.errno = number
-
-
-class _Held(Task):
-    """A task that we trace at the moment."""
-
-    __slots__ = (
-        "asleep",
-        "entering",
-        "first",
-        "flown",
-        "how",
-        "number",
-        "quiet",
-        "saved",
-        "state",
-        "substituted",
-    )
-
-    def __init__(self, tid: int) -> None:
-        # Its process is looked up when it is parked.
-        super().__init__(tid, tid, AddressSpace())
-        self.state = LEAVING
-        self.saved: ctypes.Array[ctypes.c_uint64] = ptrace.Registers()
-        """As they were when it was parked."""
-        self.quiet = False
-        """Whether it ignores SIGTRAP."""
-        self.substituted = 0
-        """Bit i: argument i is not the task's own at the moment."""
-        self.number = 0
-        """Of the request that made it fly."""
-        self.asleep = False
-        """Whether it was seen to sleep in its call without a second notification."""
-        self.flown = b""
-        """Its call as ``/proc/TID/syscall`` shows it: number, arguments; and the call's address."""
-        self.how = abi.PTRACE_SINGLESTEP
-        self.entering = False
-        """Whether the stop at the entry of its call is still to come."""
-        self.first: tuple[int, ctypes.Array[ctypes.c_char]] | None = None
-        """A signal that was reported before the end of the step, and is to be taken after it."""
-
-
-class _Announcing(Injector):
-    """An injector that tells the supervisor of each call beforehand; see ``wire``."""
-
-    __slots__ = ("_shared",)
-
-    def __init__(self, held: _Held, waits: Waits, shared: Shared) -> None:
-        super().__init__(held, waits, held.quiet)
-        self._shared = shared
-
-    def call(self, number: int, *args: int) -> int:
-        """Returns what the call returned, as ``Injector.call``."""
-        # Registers that the caller leaves out stay what they are.
-        rest = [self.after[register] for register in ARGUMENTS[len(args) :]]
-        self._shared.announce(self._task.tid, number, (*(value & _ALL for value in args), *rest))
-        try:
-            return super().call(number, *args)
-        finally:
-            # The same call by the task itself is not ours.
-            self._shared.announce(0, 0, (0,) * len(ARGUMENTS))
-
-
-class _Patient(Waits):
-    """Wait results, with the doubt that the one waited for may never come."""
-
-    __slots__ = ("_descriptor", "_poll")
-
-    def __init__(self, descriptor: int) -> None:
-        super().__init__()
-        self._descriptor = descriptor
-        self._poll = select.poll()
-        self._poll.register(descriptor, select.POLLIN)
-
-    def stop_of(self, tid: int) -> int:
-        """Returns the next stop status of one task, keeping all other results for later.
-
-        Raises:
-            TraceeGone: It ended, or is no longer ours.
-        """
-        while True:
-            status = self.poll(tid)
-            if status is not None:
-                return status
-            if self._poll.poll(_LOOK_MS):
-                self.drain()
-            elif not ours(tid):
-                raise TraceeGone(tid)
-
-    def drain(self) -> None:
-        """Forgets that SIGCHLD came, before looking what it was about."""
-        try:
-            os.read(self._descriptor, _SIGNALFD_READ)
-        except BlockingIOError:
-            return
-
-
-def _shown(registers: ctypes.Array[ctypes.c_uint64], pointer: int) -> bytes:
-    # Preconditions: these registers are about to make the call.
-    number = registers[RAX]
-    number -= (number >> 63) << 64
-    rest = " ".join(f"{registers[register]:#x}" for register in ARGUMENTS)
-    return f"{number} {rest} {pointer:#x}".encode()
-
-
-def ours(tid: int) -> bool:
-    """Returns whether the calling process traces ``tid``."""
-    return process.status_field(tid, b"TracerPid") == b"%d" % os.getpid()
 
 
 class Tracer:
@@ -226,13 +69,12 @@ class Tracer:
         self._supervisor = supervisor
         self._shared = shared
         self._signals = signals.signal_descriptor([signal.SIGCHLD])
-        self._waits = _Patient(self._signals)
-        self._held: dict[int, _Held] = {}
+        self._waits = Patient(self._signals)
+        self._held: dict[int, Held] = {}
         # (memfd, address of its first byte) -> bytes that were pinned, oldest first.
         self._pins: OrderedDict[tuple[sealed.File, int], int] = OrderedDict()
         self._query = MapsQuery()
         self._killable: bool | None = None
-        self._work = ptrace.Registers()
 
     def run(self) -> None:
         """Serves until the supervisor is done and no call is under way."""
@@ -240,7 +82,7 @@ class Tracer:
         for descriptor in (self._channel.fileno(), self._supervisor, self._signals):
             poll.register(descriptor, select.POLLIN)
         serving = True
-        look = _LOOK_MS
+        look = LOOK_MS
         while serving or self._held:
             ready = dict(poll.poll(look if self._held else None))
             if self._signals in ready:
@@ -251,7 +93,7 @@ class Tracer:
                 serving = False
             self._take_stops()
             if ready:
-                look = _LOOK_MS
+                look = LOOK_MS
             else:
                 # Calls may block for hours; then there is less and less to look for.
                 look = min(2 * look, _LAST_LOOK_MS)
@@ -298,12 +140,12 @@ class Tracer:
         held = self._held.get(request.tid)
         if request.what == wire.RESEND:
             if held is not None:
-                self._resend(held)
+                held.resend()
             return self._reply(request, 0)
         if held is None or held.state != PARKED:
             raise _Refused(errno.ENOENT)
-        self._about_to_call(held)
-        self._fly(held, request.number, 0)
+        held.about_to_call()
+        held.fly(request.number, 0)
         return None
 
     def _reply(self, request: Request, number: int, value: int = 0) -> Reply:
@@ -333,7 +175,7 @@ class Tracer:
             self._park(held, request.cookie)
             raise _Refused(error.errno or errno.EPERM) from error
         self._park(held, request.cookie, descriptor)
-        with _Announcing(held, self._waits, self._shared) as inject:
+        with Announcing(held, self._waits, self._shared) as inject:
             base = sealed.map_sealed(inject, descriptor, request.size, request.address)
             if base < 0:
                 raise _Refused(-base)
@@ -369,13 +211,13 @@ class Tracer:
             self._park(held, request.cookie)
         if request.ptr_mask:
             self._check(held, request)
-        registers = self._about_to_call(held)
+        registers = held.about_to_call()
         for index, register in enumerate(ARGUMENTS):
             if request.args_mask & 1 << index:
                 registers[register] = request.args[index]
-        self._fly(held, request.number, request.args_mask)
+        held.fly(request.number, request.args_mask)
 
-    def _check(self, held: _Held, request: Request) -> None:
+    def _check(self, held: Held, request: Request) -> None:
         # The whole access inside one live pin. A pin that was installed by us is sealed, but what
         # is here now may be no heir of that: a child may lack the pin (MADV_DONTFORK), and have
         # mapped the same bytes itself.
@@ -418,7 +260,7 @@ class Tracer:
 
     # States
 
-    def _seized(self, request: Request) -> _Held:
+    def _seized(self, request: Request) -> Held:
         # Returns the task, traced and in the notification ``request.cookie``.
         held = self._held.get(request.tid)
         if not self._valid(request.cookie):
@@ -437,7 +279,7 @@ class Tracer:
                 if error.errno == errno.ESRCH or not self._valid(request.cookie):
                     raise _Refused(errno.ENOENT) from error
                 raise _Refused(error.errno or errno.EPERM) from error
-            held = self._held[request.tid] = _Held(request.tid)
+            held = self._held[request.tid] = Held(request.tid)
         if not self._valid(request.cookie):
             # It ended just now.
             self._release_later(held)
@@ -447,7 +289,7 @@ class Tracer:
     def _valid(self, cookie: int) -> bool:
         return seccomp.is_valid(self._listener, cookie)
 
-    def _park(self, held: _Held, cookie: int, descriptor: int = -1) -> None:
+    def _park(self, held: Held, cookie: int, descriptor: int = -1) -> None:
         """Takes the task out of its notification.
 
         A task whose filter has ``WAIT_KILLABLE_RECV`` is not interrupted; the answer takes it out
@@ -469,12 +311,12 @@ class Tracer:
                     raise
             status = self._waits.stop_of(held.tid)
         registers = held.load()
-        while held.state == FLYING and self._step_is_due(held, status):
+        while held.state == FLYING and held.step_is_due(status):
             status = self._waits.stop_of(held.tid)
             registers = held.load()
-        self._look_up(held)
-        if held.state == FLYING and self._call_over(held):
-            self._put_back(held, registers)
+        held.look_up()
+        if held.state == FLYING and held.call_over():
+            held.put_back(registers)
             held.store(registers)
         elif stops.stop_event(status) != abi.PTRACE_EVENT_STOP or stops.is_group_stop(status):
             # Something else came first; it does to the call what it would have done.
@@ -482,13 +324,13 @@ class Tracer:
         if registers[RAX] != _INTERRUPTED or registers[ORIG_RAX] == NO_SYSCALL:
             # Somebody else has answered it.
             self._give_way(held, status, descriptor)
-        if not self._at_call_instruction(held, registers[RIP]):
+        if not held.at_call_instruction(registers[RIP]):
             self._let_go(held)
             raise _Refused(errno.EOPNOTSUPP)
         ptrace.copy_registers(held.saved, registers)
         held.state = PARKED
 
-    def _learn(self, held: _Held) -> int | None:
+    def _learn(self, held: Held) -> int | None:
         # Finds out what kind of filter it is, by the first task that is interrupted: it stops, and
         # then this returns the status; or it goes on waiting, in a sleep that no signal ends.
         end = time.monotonic() + _LEARN_SECONDS
@@ -504,58 +346,15 @@ class Tracer:
             os.sched_yield()
         return None
 
-    def _look_up(self, held: _Held) -> None:
-        fields = process.status_fields(held.tid, b"Tgid", b"SigIgn")
-        if fields is None:
-            raise TraceeGone(held.tid)
-        held.tgid = int(fields[0])
-        held.quiet = has_sigtrap(fields[1])
-
-    def _give_way(self, held: _Held, status: int, descriptor: int) -> NoReturn:
+    def _give_way(self, held: Held, status: int, descriptor: int) -> NoReturn:
         if descriptor >= 0:
-            self._put_first(held, status)
-            with _Announcing(held, self._waits, self._shared) as inject:
+            held.put_first(status)
+            with Announcing(held, self._waits, self._shared) as inject:
                 sealed.close(inject, descriptor)
-        self._let_go(held, self._signal_of(held, status))
+        self._let_go(held, held.signal_to_take(status))
         raise _Refused(errno.ENOENT)
 
-    def _at_call_instruction(self, held: _Held, pointer: int) -> bool:
-        # What is stepped over must be a call; the vsyscall page has none.
-        try:
-            word = ptrace.peek(held.tid, pointer - SYSCALL_LENGTH)
-        except OSError as error:
-            if error.errno == errno.ESRCH:
-                raise TraceeGone(held.tid) from error
-            return False
-        return word[:SYSCALL_LENGTH] == SYSCALL_INSTRUCTION
-
-    def _about_to_call(self, held: _Held) -> ctypes.Array[ctypes.c_uint64]:
-        # The registers, in our own buffer, by which a parked task makes its own call again.
-        registers = self._work
-        ptrace.copy_registers(registers, held.saved)
-        registers[RIP] -= SYSCALL_LENGTH
-        registers[RAX] = registers[ORIG_RAX]
-        registers[ORIG_RAX] = NO_SYSCALL
-        registers[RCX] = registers[R11] = UNTOUCHED
-        return registers
-
-    def _fly(self, held: _Held, number: int, substituted: int) -> None:
-        # Preconditions: ``_about_to_call`` registers, with what is substituted.
-        held.substituted = substituted
-        with held.guard:
-            ptrace.set_registers(held.tid, self._work)
-            # The call runs under the task's own signal mask. A step's SIGTRAP is forced on the
-            # task, which would undo that it blocks or ignores it.
-            by_step = not (held.quiet or ptrace.get_signal_mask(held.tid) & SIGTRAP_BIT)
-            held.asleep = False
-            held.flown = _shown(self._work, held.saved[RIP])
-            held.how = abi.PTRACE_SINGLESTEP if by_step else abi.PTRACE_SYSCALL
-            held.entering = not by_step
-            held.number = number
-            held.state = FLYING
-            ptrace.resume(held.how, held.tid)
-
-    def _release_later(self, held: _Held) -> None:
+    def _release_later(self, held: Held) -> None:
         # It is in no stop, and can only be let go in one.
         held.state = LEAVING
         try:
@@ -615,7 +414,7 @@ class Tracer:
             if error.errno != errno.ESRCH:
                 raise
 
-    def _stopped(self, held: _Held, status: int) -> None:
+    def _stopped(self, held: Held, status: int) -> None:
         if held.state == FLYING:
             registers = held.load()
             if held.entering and status == stops.SYSCALL_STOP and registers[RIP] == held.saved[RIP]:
@@ -623,118 +422,38 @@ class Tracer:
                 with held.guard:
                     ptrace.resume(held.how, held.tid)
                 return
-            over = not held.entering and self._call_over(held)
-            if over and self._step_is_due(held, status):
+            over = not held.entering and held.call_over()
+            if over and held.step_is_due(status):
                 return
             if not over and status == _EVENT_STOP:
                 # Left over from its interruption, or job control: its call is still to be made.
                 with held.guard:
                     ptrace.resume(held.how, held.tid)
                 return
-            if not over and self._killable and self._hold_back(held, status):
+            if not over and self._killable and held.hold_back(status, self._shared):
                 return
             done = over and registers[RAX] != _INTERRUPTED
             if over:
-                self._put_back(held, registers)
+                held.put_back(registers)
             else:
                 ptrace.copy_registers(registers, held.saved)
             held.store(registers)
             self._report(held, 0 if done else errno.ENOENT)
             if over and held.held:
                 held.state = RETURNING
-        number = self._signal_of(held, status)
+        number = held.signal_to_take(status)
         if held.state == RETURNING and held.held:
             with held.guard:
                 ptrace.resume(abi.PTRACE_CONT, held.tid, number)
             return
         self._let_go(held, number)
 
-    def _hold_back(self, held: _Held, status: int) -> bool:
-        """Returns whether a stop before a call that is not to be interrupted was passed over."""
-        if stops.stop_event(status):
-            # It joins a group stop when it is let go.
-            if not stops.is_group_stop(status):
-                return False
-        else:
-            number = stops.stop_signal(status)
-            if number in _OWN_DOING or status == stops.SYSCALL_STOP:
-                return False
-            number = replay(held, number)
-            with held.guard:
-                held.held.append((number, ptrace.get_siginfo(held.tid)))
-            self._shared.hold(held.number)
-        with held.guard:
-            ptrace.resume(held.how, held.tid)
-        return True
-
-    def _resend(self, held: _Held) -> None:
-        for number, _ in held.held:
-            try:
-                process.signal_thread(held.tgid, held.tid, number)
-            except OSError as error:
-                if error.errno != errno.ESRCH:
-                    raise
-
-    def _call_over(self, held: _Held) -> bool:
-        # Preconditions: registers are loaded; past the entry stop, where there is one.
-        registers = held.registers
-        return registers[RCX] == registers[RIP] == held.saved[RIP] and registers[R11] != UNTOUCHED
-
-    def _step_is_due(self, held: _Held, status: int) -> bool:
-        """Returns whether the step's own stop is still to come, and makes it come.
-
-        A group stop is reported before it, and so is the SIGSYS of a filter. The SIGTRAP that is
-        pending must not be left behind: it would end the task.
-        """
-        if held.how != abi.PTRACE_SINGLESTEP or not self._call_over(held):
-            return False
-        if status == stops.STEP_STOP and not self._sent_by_someone(held):
-            return False
-        self._put_first(held, status)
-        with held.guard:
-            ptrace.resume(abi.PTRACE_CONT, held.tid)
-        return True
-
-    def _put_first(self, held: _Held, status: int) -> None:
-        # Keeps the signal of a signal-delivery stop for when the task is let go.
-        if not stops.stop_event(status) and status != stops.SYSCALL_STOP:
-            number = replay(held, stops.stop_signal(status))
-            with held.guard:
-                held.first = (number, ptrace.get_siginfo(held.tid))
-
-    def _sent_by_someone(self, held: _Held) -> bool:
-        with held.guard:
-            info = ptrace.get_siginfo(held.tid)
-        _, _, code = abi.SIGINFO_HEAD.unpack_from(info.raw)
-        return bool(code <= 0)
-
-    def _put_back(self, held: _Held, registers: ctypes.Array[ctypes.c_uint64]) -> None:
-        for index, register in enumerate(ARGUMENTS):
-            if held.substituted & 1 << index:
-                registers[register] = held.saved[register]
-        if held.how == abi.PTRACE_SINGLESTEP and not held.saved[R11] & TRAP_FLAG:
-            # The processor saves the flags there, with the step's own.
-            registers[R11] &= ~TRAP_FLAG
-
-    def _signal_of(self, held: _Held, status: int) -> int:
-        # The signal that the task is to take now; 0 for stops that are about something else.
-        if held.first is not None:
-            number, info = held.first
-            with held.guard:
-                ptrace.set_siginfo(held.tid, info)
-            return number
-        if stops.stop_event(status) or status == stops.SYSCALL_STOP:
-            return 0
-        if status == stops.STEP_STOP and not self._sent_by_someone(held):
-            return 0
-        return replay(held, stops.stop_signal(status))
-
-    def _let_go(self, held: _Held, number: int = 0) -> None:
+    def _let_go(self, held: Held, number: int = 0) -> None:
         self._held.pop(held.tid, None)
         with held.guard:
             ptrace.resume(abi.PTRACE_DETACH, held.tid, number)
 
-    def _report(self, held: _Held, number: int) -> None:
+    def _report(self, held: Held, number: int) -> None:
         if held.state == FLYING and not self._shared.has_mark(held.number):
             self._send(Reply(held.number, number, parked=False))
 
@@ -746,7 +465,7 @@ class Tracer:
             elif held.state == FLYING and not self._shared.has_mark(held.number):
                 self._look_at_call(held)
 
-    def _look_at_call(self, held: _Held) -> None:
+    def _look_at_call(self, held: Held) -> None:
         # With its new arguments the filter may let the call through, without a second notification;
         # and it may block.
         if self._listener < 0:

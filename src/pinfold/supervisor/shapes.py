@@ -1,0 +1,103 @@
+"""Rows of the table, prepared for the loop: which registers of a call are read, and as what.
+
+Two sets of calls are trapped, as is asked for: those with paths, and those with anything that a
+verdict could depend on.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from pinfold.arch.x86_64 import ARGUMENTS
+from pinfold.supervisor import arguments
+from pinfold.syscalls.kinds import Kind
+from pinfold.syscalls.refused import REFUSED
+from pinfold.syscalls.table import PATH_ROWS, TABLE, Row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_PATHS: Final = (Kind.PATH, Kind.PATH_OR_NULL, Kind.TEXT)
+
+
+class PathArgument(NamedTuple):
+    """One path argument, with everything about its row worked out beforehand."""
+
+    argument: int
+    register: int
+    dirfd: int
+    """Register of the directory descriptor, -1 for the working directory."""
+    kind: Kind
+
+
+class OtherArgument(NamedTuple):
+    """One pointer argument of any other kind."""
+
+    argument: int
+    name: str
+    kind: Kind
+    register: int
+    size: int
+    """Register of the next argument, or some register if there is none."""
+
+
+class Shape(NamedTuple):
+    """A row of the table, prepared for the loop."""
+
+    row: Row
+    paths: tuple[PathArgument, ...]
+    others: tuple[OtherArgument, ...]
+    at_flags: int
+    """Register of ``AT_*`` flags, -1 without."""
+    flags: int
+    """Register of ``O_*`` flags, -1 without."""
+    moves_root: bool
+    """Whether the call gives the task another root directory."""
+    batch: bool
+    """Whether it is made message by message (``sendmmsg``)."""
+
+
+def shape(row: Row, kinds: frozenset[Kind]) -> Shape:
+    """Returns a row with its registers worked out.
+
+    Args:
+        row: The row.
+        kinds: Which of its arguments are read, apart from paths.
+    """
+    paths: list[PathArgument] = []
+    others: list[OtherArgument] = []
+    at_flags = flags = -1
+    previous = None
+    for index, (name, kind) in enumerate(row.arguments):
+        if kind in _PATHS and (kind is not Kind.TEXT or row in PATH_ROWS):
+            dirfd = ARGUMENTS[index - 1] if previous is Kind.DIRFD else -1
+            paths.append(PathArgument(index, ARGUMENTS[index], dirfd, kind))
+        elif kind is Kind.AT_FLAGS:
+            at_flags = ARGUMENTS[index]
+        elif kind is Kind.OPEN_FLAGS:
+            flags = ARGUMENTS[index]
+        elif kind in kinds:
+            size = ARGUMENTS[min(index + 1, len(ARGUMENTS) - 1)]
+            others.append(OtherArgument(index, name, kind, ARGUMENTS[index], size))
+        previous = kind
+    return Shape(
+        row,
+        tuple(paths),
+        tuple(others),
+        at_flags,
+        flags,
+        row.name == "chroot",
+        row.name == "sendmmsg",
+    )
+
+
+def _shapes(rows: Iterable[Row], kinds: frozenset[Kind]) -> dict[int, Shape]:
+    whole = {one.name for one in REFUSED if one.argument < 0}
+    shapes = (shape(row, kinds) for row in rows if row.name not in whole)
+    return {one.row.number: one for one in shapes if one.paths or one.others}
+
+
+PATHS: Final = _shapes(PATH_ROWS, frozenset({Kind.OPEN_HOW}))
+"""What is trapped, by number, where only paths are judged; ``open_how`` says how one is walked."""
+EVERYTHING: Final = _shapes(TABLE.values(), arguments.READABLE)
+"""What is trapped where every pointer argument is looked at."""
