@@ -356,3 +356,29 @@ def test_what_could_not_be_read_is_not_written(tmp_path: Path) -> None:
 def test_the_suite_uses_the_interpreter_that_it_names() -> None:
     assert os.access(PYTHON[0], os.X_OK)
     assert sys.version_info >= (3, 11)
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+def test_relative_socket_names(tmp_path: Path, threads: int) -> None:
+    """They are judged by the name that they mean; with threads that name is what is pinned."""
+    (tmp_path / "sub").mkdir()
+    seen: list[tuple[bytes, Any]] = []
+
+    @only("connect")
+    def rule(call: Call) -> Ruling:
+        seen.append((call.names.get("address", b""), call.value("address").address))
+        return ALLOWED
+
+    script = (
+        f"import os, threading; os.chdir('{tmp_path}/sub')\n"
+        "done = threading.Event()\n"
+        f"for _ in range({threads}): threading.Thread(target=done.wait).start()\n"
+        + CONNECT.format(family=1, address="../sock")
+        + "\ndone.set()"
+    )
+    with listening(str(tmp_path / "sock")) as server:
+        done = Run((*PYTHON, script), rule)
+        assert done.out.startswith("connected")
+        server.accept()[0].close()
+    named = dict(seen)[os.fsencode(f"{tmp_path}/sock")]
+    assert named == Unix(os.fsencode(f"{tmp_path}/sub/../sock") if threads else b"../sock")

@@ -21,13 +21,15 @@ from pinfold.arch.x86_64 import ARGUMENTS
 from pinfold.backends.base import Deny, Redirect, SendFirst
 from pinfold.codec.base import UNREADABLE, Refused
 from pinfold.codec.image import TOO_LONG, Image
+from pinfold.codec.message import Message
 from pinfold.codec.openhow import OpenHow
+from pinfold.codec.sockaddr import Sockaddr, Unix
 from pinfold.paths import wants_directory
 from pinfold.policy.calls import Argument, Call
 from pinfold.policy.rules import ALLOW, DENY, REDIRECT
 from pinfold.supervisor import arguments, reopen
 from pinfold.supervisor.arguments import TaskMemory
-from pinfold.syscalls.kinds import Kind
+from pinfold.syscalls.kinds import PATHS, Kind
 from pinfold.tracee.names import NoDirectoryError
 from pinfold.uapi.fs import (
     AT_EMPTY_PATH,
@@ -37,6 +39,7 @@ from pinfold.uapi.fs import (
     PATH_MAX,
     RESOLVE_IN_ROOT,
 )
+from pinfold.uapi.net import UNIX_PATH_MAX
 
 if TYPE_CHECKING:
     import ctypes
@@ -164,10 +167,17 @@ class Engine:
         if self._ruling is not None:
             return self._ruled(task, call, image, action, rule, judged, others)
         return self._made(
-            task, call, image, Decision(_NOTHING, action, rule, tuple(judged), others)
+            task, call, image, Decision(_NOTHING, action, rule, tuple(judged), others), {}
         )
 
-    def _made(self, task: Task, call: Shape, image: Image, decision: Decision) -> Decision:
+    def _made(
+        self,
+        task: Task,
+        call: Shape,
+        image: Image,
+        decision: Decision,
+        scalars: dict[int, int],
+    ) -> Decision:
         # Adds the plan by which a call that passed is made.
         if self._real and decision.action == ALLOW and call.row.group == "open" and decision.judged:
             plan = reopen.plan(
@@ -177,7 +187,7 @@ class Engine:
                 return _failed(plan, decision.judged, decision.others)
             if plan is not None:
                 return decision._replace(plan=plan)
-        return decision._replace(plan=_plan(call, decision.judged, decision.others, ()))
+        return decision._replace(plan=_plan(call, decision.judged, decision.others, scalars))
 
     def _memory_of(self, tid: int, slot: Slot) -> TaskMemory:
         memory = self._memories.get(slot.arena.number)
@@ -271,14 +281,16 @@ class Engine:
     ) -> Decision:
         assert self._ruling is not None
         row = call.row
+        arguments_of = row.arguments
+        names = {arguments_of[one.argument][0]: one.name for one in judged if one.name}
+        changed = {one.at: one for one in others}
+        scalars: dict[int, int] = {}
+        for one in others:
+            failed = self._name_socket(task, image, one, names, changed, scalars)
+            if failed:
+                return _failed(failed, tuple(judged), others)
         seen = [
-            Argument(
-                one.argument,
-                row.arguments[one.argument][0],
-                row.arguments[one.argument][1],
-                one.pinned,
-                one.pointer,
-            )
+            Argument(one.argument, *arguments_of[one.argument], one.pinned, one.pointer)
             for one in judged
             if one.pinned is not None
         ]
@@ -287,41 +299,60 @@ class Engine:
                 row,
                 tuple(task.registers[register] for register in ARGUMENTS),
                 task.program,
-                tuple(sorted((*seen, *others))),
-                {row.arguments[one.argument][0]: one.name for one in judged if one.name},
+                tuple(sorted((*seen, *changed.values()))),
+                names,
             )
         )
+        others = tuple(changed.values())
         if ruling.action == DENY:
             return Decision(Deny(ruling.errno), DENY, ruling.rule, tuple(judged), others)
         if ruling.action != REDIRECT:
-            return self._made(
-                task, call, image, Decision(_NOTHING, action, rule, tuple(judged), others)
-            )
-        action, rule = REDIRECT, ruling.rule
-        scalars: dict[int, int] = {}
+            passed = Decision(_NOTHING, action, rule, tuple(judged), others)
+            return self._made(task, call, image, passed, scalars)
         replaced: list[tuple[int, Any, Any]] = []
-        changed = {one.at: one for one in others}
-        for index, (name, kind) in enumerate(row.arguments):
+        for index, (name, kind) in enumerate(arguments_of):
             if name not in ruling.replace:
                 continue
             new = ruling.replace[name]
             if index in changed:
                 was = changed[index]
-                value, pointer, size = arguments.write(image, kind, was.value, new)
-                changed[index] = was._replace(value=value, pointer=pointer)
-                replaced.append((index, was.value, value))
-                if size is not None:
-                    scalars[index + 1] = size
+                changed[index] = _written(image, was, new, scalars)
+                replaced.append((index, was.value, changed[index].value))
             elif isinstance(new, int):
                 scalars[index] = new & _ALL
                 replaced.append((index, task.registers[ARGUMENTS[index]], new & _ALL))
-            else:
+            elif kind in PATHS or kind is Kind.TEXT:
                 judged = [
                     _with_path(image, one, new) if one.argument == index else one for one in judged
                 ]
         others = tuple(changed.values())
-        plan = _plan(call, judged, others, tuple(scalars.items()))
-        return Decision(plan, action, rule, tuple(judged), others, tuple(replaced))
+        plan = _plan(call, judged, others, scalars)
+        return Decision(plan, REDIRECT, ruling.rule, tuple(judged), others, tuple(replaced))
+
+    def _name_socket(
+        self,
+        task: Task,
+        image: Image,
+        one: Argument,
+        names: dict[str, bytes],
+        changed: dict[int, Argument],
+        scalars: dict[int, int],
+    ) -> int:
+        # The name of a Unix socket is a path from the working directory; see the head of the module
+        # about those. Returns an errno when the call must fail, else 0.
+        path = _socket_path(one.value)
+        if not path:
+            return 0
+        try:
+            meaning = self._names.resolve(task.tid, task.tgid, AT_FDCWD, path, absolute=task.shares)
+        except OSError as error:
+            return error.errno or errno.EACCES
+        names[one.name] = meaning.names[0]
+        if task.shares and path[:1] != b"/":
+            if meaning.absolute is None or len(meaning.absolute) > UNIX_PATH_MAX:
+                return errno.EACCES
+            changed[one.at] = _written(image, one, Unix(meaning.absolute), scalars)
+        return 0
 
 
 _ALL: Final = (1 << 64) - 1
@@ -345,7 +376,24 @@ def _others(task: Task, call: Shape, image: Image) -> tuple[Argument, ...]:
     return tuple(found)
 
 
+def _socket_path(value: Any) -> bytes | None:
+    address = value.address if isinstance(value, Sockaddr) else None
+    if isinstance(value, Message):
+        address = value.name
+    return address.path if isinstance(address, Unix) else None
+
+
+def _written(image: Image, was: Argument, new: Any, scalars: dict[int, int]) -> Argument:
+    value, pointer, size = arguments.write(image, was.kind, was.value, new)
+    if size is not None:
+        scalars[was.at + 1] = size
+    return was._replace(value=value, pointer=pointer)
+
+
 def _with_path(image: Image, one: Judged, new: bytes) -> Judged:
+    if one.pinned is None:
+        # It could not be read, and the call fails for that, or for something that comes before.
+        return one
     if len(new) >= PATH_MAX or b"\0" in new:
         raise ValueError(f"no path: {new!r}")
     return one._replace(pinned=new, pointer=image.address_of(image.put(new + b"\0")))
@@ -355,14 +403,14 @@ def _plan(
     call: Shape,
     judged: Iterable[Judged],
     others: Iterable[Argument],
-    scalars: tuple[tuple[int, int], ...],
+    scalars: dict[int, int],
 ) -> Plan:
     if call.batch:
         for one in others:
             return SendFirst(one.pointer)
     pointers = [(one.argument, one.pointer) for one in judged]
     pointers += [(one.at, one.pointer) for one in others]
-    return Redirect((*pointers, *scalars))
+    return Redirect((*pointers, *scalars.items()))
 
 
 def _how_of(others: tuple[Argument, ...]) -> OpenHow | None:
