@@ -114,10 +114,16 @@ def decode(image: Image, address: int, budget: int = LIMIT) -> StringVector:
     if pointers is None:
         return StringVector(image, UNREADABLE, 0, used, used, (), 0)
     start = image.used
-    unreadable, left = _strings(image, pointers, budget - len(pointers) * _WORD)
+    unreadable, overlong, left = _strings(image, pointers, budget - len(pointers) * _WORD)
+    end = image.used
+    if overlong:
+        endless = image.address_of(image.put(b"x" * MAX_ARG_STRLEN))
+        for index in overlong:
+            pointers[index] = endless
     image.words(array, pointers)
     pointer = image.address_of(array)
-    return StringVector(image, pointer, len(pointers), start, image.used, unreadable, budget - left)
+    missing = tuple(sorted(unreadable + overlong))
+    return StringVector(image, pointer, len(pointers), start, end, missing, budget - left)
 
 
 def _pointers(image: Image, address: int, budget: int) -> list[int] | None:
@@ -144,10 +150,11 @@ def _pointers(image: Image, address: int, budget: int) -> list[int] | None:
         wanted = min(wanted * 8, _LARGEST)
 
 
-def _strings(image: Image, pointers: list[int], left: int) -> tuple[tuple[int, ...], int]:
+def _strings(image: Image, pointers: list[int], left: int) -> tuple[list[int], list[int], int]:
     # Puts the strings into the image one after the other and aims the pointers at them. Returns
-    # which elements cannot be read, and what is left of the budget.
-    unreadable = []
+    # which elements cannot be read, which are too long or too much, and what is left of the budget.
+    unreadable: list[int] = []
+    overlong: list[int] = []
     pieces: list[bytes] = []
     windows: dict[int, tuple[int, bytes]] = {}
     at = image.address_of(image.used)
@@ -171,13 +178,15 @@ def _strings(image: Image, pointers: list[int], left: int) -> tuple[tuple[int, .
                 continue
         length = end - begin
         if not 0 < length <= min(left, MAX_ARG_STRLEN):
-            raise Refused(errno.E2BIG)
+            overlong.append(index)
+            left -= min(left, MAX_ARG_STRLEN)
+            continue
         pieces.append(window[begin:end])
         pointers[index] = at
         at += length
         left -= length
     image.put(b"".join(pieces))
-    return tuple(unreadable), left
+    return unreadable, overlong, left
 
 
 def _window(image: Image, address: int, longest: int) -> bytes:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 BUFFER_MAX: Final = 1 << 20
 """Most bytes of a buffer that are pinned."""
+_INT: Final = 4
 _OPTION_MAX: Final = 1 << 16
 """So many are of a socket option that is longer; none is."""
 
@@ -189,7 +190,7 @@ def _option(image: Image, address: int, size: int) -> Found:
         size = _OPTION_MAX
     offset = image.reserve(size, 8)
     got = image.copy_to(offset, address, size)
-    if got == 0:
+    if got < min(size, _INT):
         return Found(b"", UNREADABLE)
     image.replace(offset + got, bytes(size - got))
     return Found(image.bytes_at(offset, size), image.address_of(offset))

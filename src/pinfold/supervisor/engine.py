@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from pinfold.arch.x86_64 import ARGUMENTS
 from pinfold.backends.base import Deny, Redirect, SendFirst
 from pinfold.codec.base import UNREADABLE, Refused
-from pinfold.codec.image import TOO_LONG, Image
+from pinfold.codec.image import FAULT, TOO_LONG, Image
 from pinfold.codec.message import Message
 from pinfold.codec.openhow import OpenHow
 from pinfold.codec.sockaddr import Sockaddr, Unix
@@ -205,7 +205,10 @@ class Engine:
         resolve = 0 if how is None else how.resolve
         dirfd = AT_FDCWD if path.dirfd < 0 else _as_int(registers[path.dirfd])
         if address == 0 and path.kind is Kind.PATH_OR_NULL:
-            return errno.EFAULT if path.dirfd >= 0 and dirfd == AT_FDCWD else None
+            # The descriptor before it is meant, if it is one.
+            if path.dirfd < 0 or dirfd != AT_FDCWD:
+                return None
+            return _without_name(path, image, FAULT)
         if (
             address == 0
             and call.row.name in _NULL_IS_EMPTY
