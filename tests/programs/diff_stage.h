@@ -45,14 +45,14 @@ static int watched[ACTORS], listed[2] = {-1, -1}, above = -1, fifo = -1, file = 
 static struct stat wanted[ACTORS];
 static char before[8192], stage[1024];
 
-static void keep(int *where, int fd)
+static inline void keep(int *where, int fd)
 {
     if (*where > 0)
         close(*where);
     *where = put_away(fd);
 }
 
-static const char *time_of(struct timespec time)
+static inline const char *time_of(struct timespec time)
 {
     static char text[4][32];
     static int next;
@@ -64,13 +64,13 @@ static const char *time_of(struct timespec time)
     return mine;
 }
 
-static int by_name(const void *left, const void *right)
+static inline int by_name(const void *left, const void *right)
 {
     return strcmp(*(const char *const *)left, *(const char *const *)right);
 }
 
 /* Whether a file is the one that was put there, and not another one under its name. */
-static bool is_actor(const char *name, uint64_t inode)
+static inline bool is_actor(const char *name, uint64_t inode)
 {
     for (int i = 0; i < ACTORS; i++) {
         const char *slash = strrchr(actors[i], '/');
@@ -84,7 +84,7 @@ static bool is_actor(const char *name, uint64_t inode)
  * Puts the names in an open directory into `names`, sorted; returns how many there are. Behind each
  * name stands a letter for its type, a capital for a file that was not put there.
  */
-static int names_in(int directory, char *names[], int most)
+static inline int names_in(int directory, char *names[], int most)
 {
     static char raw[65536];
     int count = 0;
@@ -112,7 +112,7 @@ static int names_in(int directory, char *names[], int most)
 }
 
 /* One line for each actor, and one for each of the two directories. */
-static void look(char *text, size_t room)
+static inline void look(char *text, size_t room)
 {
     char *names[256], value[64];
     size_t at = 0;
@@ -153,7 +153,7 @@ static void look(char *text, size_t room)
              attributes.fsx_xflags, value);
 }
 
-static void remove_all(int directory)
+static inline void remove_all(int directory)
 {
     char *names[4096];
     int count = names_in(directory, names, 4096);
@@ -176,13 +176,13 @@ static void remove_all(int directory)
     }
 }
 
-static void long_ago(const char *path)
+static inline void long_ago(const char *path)
 {
     const struct timespec times[2] = {{LONG_AGO, 5}, {LONG_AGO, 5}};
     REQUIRE(utimensat(AT_FDCWD, path, times, AT_SYMLINK_NOFOLLOW) == 0);
 }
 
-static void put_up(void)
+static inline void put_up(void)
 {
     mode_t mask = umask(0);
     int fd;
@@ -217,7 +217,7 @@ static void put_up(void)
 }
 
 /* Removes what does not belong into a directory; returns whether what does is there. */
-static bool mend_names(int which)
+static inline bool mend_names(int which)
 {
     char *names[256];
     int count = names_in(listed[which], names, 256), there = 0, expected = 0;
@@ -240,7 +240,7 @@ static bool mend_names(int which)
 }
 
 /* Tries to get along without putting everything up again; returns whether that was enough. */
-static bool mend(void)
+static inline bool mend(void)
 {
     static char now[sizeof before];
     struct fsxattr attributes = {0};
@@ -284,7 +284,7 @@ static bool mend(void)
 }
 
 /* Goes to a fresh directory below the working directory. */
-static void go_on_stage(void)
+static inline void go_on_stage(void)
 {
     REQUIRE(mkdir("stage", 0755) == 0);
     REQUIRE(getcwd(stage, sizeof stage) != NULL && strlen(stage) < sizeof stage - 8);
@@ -293,7 +293,7 @@ static void go_on_stage(void)
 }
 
 /* What a link says; process and inode numbers are left out. */
-static void show_link(const char *label, char *text, size_t length)
+static inline void show_link(const char *label, char *text, size_t length)
 {
     char own[32];
 
@@ -307,7 +307,7 @@ static void show_link(const char *label, char *text, size_t length)
         show_bytes(label, text, length);
 }
 
-static void show_path(int directory, const char *prefix, const char *name)
+static inline void show_path(int directory, const char *prefix, const char *name)
 {
     struct stat found;
     char text[4097];
@@ -333,7 +333,7 @@ static void show_path(int directory, const char *prefix, const char *name)
 }
 
 /* Prints what is different on the stage since the last look, and puts it up again if need be. */
-static void show_changes(void)
+static inline void show_changes(void)
 {
     static char after[sizeof before];
     char *left, *right, *names[256];
@@ -366,7 +366,7 @@ static void show_changes(void)
 
 /* What a call filled in, as far as it is the same in every run. */
 
-static void show_stat(const struct stat *found)
+static inline void show_stat(const struct stat *found)
 {
     printf(" mode=%o links=%lu owner=%u:%u size=%ld times=%s,%s", found->st_mode, found->st_nlink,
            found->st_uid, found->st_gid, S_ISREG(found->st_mode) ? found->st_size : 0,
@@ -374,7 +374,7 @@ static void show_stat(const struct stat *found)
 }
 
 /* A descriptor that a call returned: what it leads to; closes it. */
-static void show_descriptor(int fd)
+static inline void show_descriptor(int fd)
 {
     struct stat found;
     char link[64], text[4097];

@@ -101,7 +101,7 @@ def decode(image: Image, address: int, budget: int = LIMIT) -> StringVector:
             ``cost`` of the first one left.
 
     Raises:
-        Refused: E2BIG, for pointers beyond the budget.
+        Refused: E2BIG, for pointers that alone are too much.
         SlotFull: It does not fit.
 
     Kernel: ``count``, ``bprm_stack_limits`` and ``copy_strings`` in ``fs/exec.c``.
@@ -110,11 +110,12 @@ def decode(image: Image, address: int, budget: int = LIMIT) -> StringVector:
     if address == 0:
         return StringVector(image, 0, 0, used, used, (), 0)
     array = image.reserve(0, _WORD)
-    pointers = _pointers(image, address, budget)
+    pointers = _pointers(image, address)
     if pointers is None:
         return StringVector(image, UNREADABLE, 0, used, used, (), 0)
     start = image.used
-    unreadable, overlong, left = _strings(image, pointers, budget - len(pointers) * _WORD)
+    left = max(0, budget - len(pointers) * _WORD)
+    unreadable, overlong, left = _strings(image, pointers, left)
     end = image.used
     if overlong:
         endless = image.address_of(image.put(b"x" * MAX_ARG_STRLEN))
@@ -126,7 +127,7 @@ def decode(image: Image, address: int, budget: int = LIMIT) -> StringVector:
     return StringVector(image, pointer, len(pointers), start, end, missing, budget - left)
 
 
-def _pointers(image: Image, address: int, budget: int) -> list[int] | None:
+def _pointers(image: Image, address: int) -> list[int] | None:
     # Leaves the array in the image, with its NULL; None when the kernel could not count it.
     found: list[int] = []
     wanted = _FIRST
@@ -142,7 +143,7 @@ def _pointers(image: Image, address: int, budget: int) -> list[int] | None:
             image.reserve((end + 1) * _WORD)
         elif fault:
             return None
-        if len(found) * _WORD > budget:
+        if len(found) * _WORD > LIMIT:
             raise Refused(errno.E2BIG)
         if end < count:
             return found

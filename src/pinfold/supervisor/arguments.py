@@ -172,8 +172,7 @@ def _buffer(
         size &= 0xFFFFFFFF
         if size >> 31:
             return Found(b"", UNREADABLE)
-    if size == 0 or (address == 0 and call == "landlock_create_ruleset"):
-        # Not read, and not followed.
+    if size == 0 or (address == 0 and call in _NULL_IS_NOTHING):
         return None
     if call == "setsockopt":
         return _option(image, address, size)
@@ -195,6 +194,10 @@ def _option(image: Image, address: int, size: int) -> Found:
     image.replace(offset + got, bytes(size - got))
     return Found(image.bytes_at(offset, size), image.address_of(offset))
 
+
+_NULL_IS_NOTHING: Final = frozenset({"landlock_create_ruleset", "setsockopt"})
+"""Calls that test their buffer for NULL, for some options; for the rest nothing can be read there:
+a task may not map page 0 without CAP_SYS_RAWIO."""
 
 _INT_SIZES: Final = frozenset({"setsockopt", "sethostname", "setdomainname"})
 
