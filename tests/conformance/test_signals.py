@@ -995,7 +995,7 @@ def storm(backend: Backend, pin: Memory, kind: str, threads: int, sigtrap: str =
 @pytest.mark.parametrize("kind", ["usr", "queue", "trap", "stop"])
 def test_a_storm_during_installs(backend: Backend, pin: Memory, kind: str) -> None:
     """Each call gets a pin of its own, at a new address, and is refused once on the way."""
-    calls, signals = 500, 500
+    calls, signals = 200, 200
     room = 1 << 28
     lengths = {b"good": pin.put(b"/dev/null"), b"bad": pin.put(b"/dev/null/x", PAGE)}
     offsets = {b"good": 0, b"bad": PAGE}
@@ -1026,7 +1026,7 @@ def test_a_storm_during_installs(backend: Backend, pin: Memory, kind: str) -> No
     if kind == "queue":
         assert int(seen["signals"]) == signals
     # Signals that come while it is stopped are one.
-    weathered(seen, 20 if kind == "stop" else 100)
+    weathered(seen, 10 if kind == "stop" else 50)
     assert interruptions > 0
 
 
