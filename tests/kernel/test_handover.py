@@ -267,8 +267,8 @@ def test_descriptors() -> None:
 
 
 def test_signals_are_as_usual() -> None:
-    # Python ignores two of them, and what is blocked here is our own business. What was ignored when
-    # the suite was started stays ignored.
+    # Python ignores two of them, and what is blocked here is our own business. What was ignored
+    # when the suite was started stays ignored.
     command = ["grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"]
     bare = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
