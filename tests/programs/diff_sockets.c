@@ -45,19 +45,28 @@ static struct sockaddr_un unix_address(const char *path, size_t length)
     return address;
 }
 
+/*
+ * With `port`, at a free one below those that the kernel gives to sockets by itself: one of these may
+ * otherwise get the same number in another protocol, and would be taken for the receiver's.
+ */
 static int bound(int family, int type, const void *address, socklen_t length, uint16_t *port)
 {
+    static uint16_t next;
     int made = put_away(socket(family, type | SOCK_NONBLOCK, 0));
     struct sockaddr_in6 name = {0};
-    socklen_t size = sizeof name;
 
-    REQUIRE(bind(made, address, length) == 0);
+    memcpy(&name, address, port != NULL ? length : 0);
+    if (port == NULL)
+        REQUIRE(bind(made, address, length) == 0);
+    for (int tries = 0; port != NULL; tries++) {
+        REQUIRE(tries < 1000);
+        *port = name.sin6_port = htons(20000 + (getpid() + 7 * next++) % 10000);
+        if (bind(made, (struct sockaddr *)&name, length) == 0)
+            break;
+        REQUIRE(errno == EADDRINUSE);
+    }
     if (type == SOCK_STREAM)
         REQUIRE(listen(made, 100) == 0);
-    if (port != NULL) {
-        REQUIRE(getsockname(made, (struct sockaddr *)&name, &size) == 0);
-        *port = name.sin6_port;
-    }
     return made;
 }
 
