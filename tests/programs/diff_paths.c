@@ -541,8 +541,8 @@ static void make(const struct call *call, struct pointer first, struct pointer s
     }
     if (result >= 0)
         filled_in(call, result);
-    show_changes();
-    reopen_descriptors();
+    if (show_changes())
+        reopen_descriptors();
     end_line();
 }
 

@@ -332,15 +332,18 @@ static inline void show_path(int directory, const char *prefix, const char *name
     }
 }
 
-/* Prints what is different on the stage since the last look, and puts it up again if need be. */
-static inline void show_changes(void)
+/*
+ * Prints what is different on the stage since the last look, and mends it. Returns whether everything
+ * was put up again, so that descriptors of what was there before lead nowhere now.
+ */
+static inline bool show_changes(void)
 {
     static char after[sizeof before];
     char *left, *right, *names[256];
 
     look(after, sizeof after);
     if (strcmp(before, after) == 0)
-        return;
+        return false;
     for (left = before, right = after; *left && *right;) {
         size_t one = strcspn(left, "\n"), two = strcspn(right, "\n");
         if (one != two || memcmp(left, right, one) != 0)
@@ -360,8 +363,10 @@ static inline void show_changes(void)
             free(names[j]);
         }
     }
-    if (!mend())
-        put_up();
+    if (mend())
+        return false;
+    put_up();
+    return true;
 }
 
 /* What a call filled in, as far as it is the same in every run. */
