@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Final
 from pinfold.arch.x86_64 import ARGUMENTS, NO_SYSCALL, ORIG_RAX, RAX, RIP, SYSCALL_LENGTH
 from pinfold.linux.uio import write_memory
 from pinfold.syscalls.numbers import X86_64 as NR
+from pinfold.tracee.remote import read_bytes
 from pinfold.tracee.task import Batch
+from pinfold.uapi.mman import PAGE_SIZE
 from pinfold.uapi.net import MMSGHDR, MSG_LEN
 
 if TYPE_CHECKING:
@@ -69,9 +71,7 @@ def advance(task: Task) -> None:
         # Else an error like any other, or a call to be restarted.
         return
     address = registers[_VECTOR] + MSG_LEN
-    with task.guard:
-        written = write_memory(task.tid, address, _LENGTH.pack(result & 0xFFFFFFFF))
-    if not written:
+    if not _write(task, address, _LENGTH.pack(result & 0xFFFFFFFF)):
         _end(task, batch, batch.sent or _ALL - errno.EFAULT + 1)
         return
     batch = batch._replace(sent=batch.sent + 1)
@@ -108,6 +108,27 @@ def refuse(task: Task, batch: Batch) -> int:
     registers[_COUNT] = batch.entries
     task.batch = None
     return batch.sent
+
+
+def _write(task: Task, address: int, data: bytes) -> bool:
+    # As put_user does: all of it or nothing.
+    in_first = -address % PAGE_SIZE
+    with task.guard:
+        if not 0 < in_first < len(data):
+            return write_memory(task.tid, address, data)
+        second = address + in_first
+        try:
+            before = read_bytes(task.tid, second, len(data) - in_first)
+        except OSError as error:
+            if error.errno != errno.EFAULT:
+                raise
+            return False
+        if not write_memory(task.tid, second, data[in_first:]):
+            return False
+        if write_memory(task.tid, address, data[:in_first]):
+            return True
+        write_memory(task.tid, second, before)
+        return False
 
 
 def _end(task: Task, batch: Batch, result: int) -> None:

@@ -127,6 +127,9 @@ class Names:
                 top, way = base, path
             elif path[:1] == b"/":
                 top, way = root, path
+            elif root == b"/" and start is not None and not absolute:
+                # Not by its name: the task need not be able to search what lies above.
+                top, way = root, os.fsencode(start) + b"/" + path
             elif under(base, root):
                 top, way = root, base[len(root.rstrip(b"/")) :] + b"/" + path
             else:
