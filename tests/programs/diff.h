@@ -28,7 +28,7 @@ static inline const char *error_name(int number)
 
 /* Prints the beginning of a line; result and errno are those of a call that was just made. */
 __attribute__((format(printf, 3, 4))) static inline void begin_line(long result, int number,
-                                                                     const char *format, ...)
+                                                                    const char *format, ...)
 {
     va_list list;
 
@@ -69,13 +69,13 @@ static inline uint64_t hash_of(const void *data, size_t length)
 }
 
 /* A program that cannot set up what it tests says so, and the test fails. */
-#define REQUIRE(condition)                                                                          \
-    do {                                                                                            \
-        if (!(condition)) {                                                                         \
-            fflush(stdout);                                                                         \
-            fprintf(stderr, "%s:%d: %s: %s\n", __FILE__, __LINE__, #condition, strerror(errno));    \
-            _exit(99);                                                                              \
-        }                                                                                           \
+#define REQUIRE(condition)                                                                           \
+    do {                                                                                             \
+        if (!(condition)) {                                                                          \
+            fflush(stdout);                                                                          \
+            fprintf(stderr, "%s:%d: %s: %s\n", __FILE__, __LINE__, #condition, strerror(errno));     \
+            _exit(99);                                                                               \
+        }                                                                                            \
     } while (0)
 
 /* With all of root's rights some of the calls would do harm. */
@@ -91,7 +91,8 @@ static inline void require_few_rights(void)
         if (sscanf(line, "CapEff: %llx", &held) == 1)
             break;
     fclose(status);
-    REQUIRE((held & (1ull << SYS_MODULE | 1ull << SYS_PACCT | 1ull << SYS_ADMIN | 1ull << SYS_BOOT)) == 0);
+    REQUIRE((held &
+             (1ull << SYS_MODULE | 1ull << SYS_PACCT | 1ull << SYS_ADMIN | 1ull << SYS_BOOT)) == 0);
 }
 
 /*

@@ -1,6 +1,7 @@
 /*
- * diff_context: path calls of callers whose surroundings are odd: a directory that is gone, or renamed,
- * or deeper than a path can be; another root; threads; other ids; no descriptors left. One line a call.
+ * diff_context: path calls of callers whose surroundings are odd: a directory that is gone, or
+ * renamed, or deeper than a path can be; another root; threads; other ids; no descriptors left. One
+ * line a call.
  *
  *     diff_context alone      everything that one thread does
  *     diff_context threads    the same surroundings with a second thread there
@@ -25,10 +26,10 @@ static void show(const char *where, const char *what, long result)
     end_line();
 }
 
-#define CALL(where, what, ...)                                                                      \
-    do {                                                                                            \
-        errno = 0;                                                                                  \
-        show(where, what, (long)(__VA_ARGS__));                                                     \
+#define CALL(where, what, ...)                                                                       \
+    do {                                                                                             \
+        errno = 0;                                                                                   \
+        show(where, what, (long)(__VA_ARGS__));                                                      \
     } while (0)
 
 /* A descriptor: prints what it leads to, closes it. */
@@ -132,7 +133,8 @@ static void in_lost_directory(void *unused)
 static void in_renamed_directory(void *unused)
 {
     (void)unused;
-    REQUIRE(mkdir("before", 0755) == 0 && chdir("before") == 0 && rename("../before", "../sub/after") == 0);
+    REQUIRE(mkdir("before", 0755) == 0 && chdir("before") == 0 &&
+            rename("../before", "../sub/after") == 0);
     usual_calls("renamed");
     REQUIRE(chdir(here) == 0 && rmdir("sub/after") == 0);
 }
@@ -209,14 +211,16 @@ static void with_masks(void *unused)
         int fd = open("masked", O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 07777);
         REQUIRE(fd >= 0);
         close(fd);
-        REQUIRE(mkdir("masked_directory", 03777) == 0 && mknod("masked_fifo", S_IFIFO | 0777, 0) == 0);
+        REQUIRE(mkdir("masked_directory", 03777) == 0 &&
+                mknod("masked_fifo", S_IFIFO | 0777, 0) == 0);
         const char *const names[] = {"masked", "masked_directory", "masked_fifo"};
         for (int j = 0; j < 3; j++) {
             REQUIRE(stat(names[j], &found) == 0);
             snprintf(what, sizeof what, "%s %o is %o", names[j], masks[i], found.st_mode);
             show("umask", what, 0);
         }
-        REQUIRE(unlink("masked") == 0 && rmdir("masked_directory") == 0 && unlink("masked_fifo") == 0);
+        REQUIRE(unlink("masked") == 0 && rmdir("masked_directory") == 0 &&
+                unlink("masked_fifo") == 0);
     }
 }
 
@@ -237,7 +241,8 @@ static void with_temporaries(void *unused)
     show("temporary", "links", (long)found.st_nlink);
     made = open(".", O_TMPFILE | O_EXCL | O_RDWR, 0640);
     snprintf(path, sizeof path, "/proc/self/fd/%d", made);
-    CALL("temporary", "linkat exclusive", linkat(AT_FDCWD, path, AT_FDCWD, "never", AT_SYMLINK_FOLLOW));
+    CALL("temporary", "linkat exclusive",
+         linkat(AT_FDCWD, path, AT_FDCWD, "never", AT_SYMLINK_FOLLOW));
     opened("temporary", "named", open("named", O_RDONLY));
     unlink("named");
     unlink("named_too");

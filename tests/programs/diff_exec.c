@@ -1,6 +1,6 @@
 /*
- * diff_exec: execve and execveat, with odd paths, vectors, totals, scripts and callers. What is run is
- * this program again, under the name of "reporter": it prints what it was given.
+ * diff_exec: execve and execveat, with odd paths, vectors, totals, scripts and callers. What is run
+ * is this program again, under the name of "reporter": it prints what it was given.
  *
  *     diff_exec vectors    odd vectors and strings, in every place
  *     diff_exec limits     where exactly the kernel says E2BIG
@@ -219,8 +219,8 @@ static void vectors(void)
     run("argv unaligned", "reporter", edge(7, 3 * sizeof(char *) + 4), usual_envp);
     /* What goes wrong first? */
     const char *const paths[] = {"reporter", "missing", "not_executable", "sub", "", NULL, gone};
-    const char *const kinds[] = {"usual",       "huge",         "too_long", "gone", "string_gone",
-                                 "string_error", "too_long_then_gone"};
+    const char *const kinds[] = {"usual",       "huge",         "too_long",          "gone",
+                                 "string_gone", "string_error", "too_long_then_gone"};
     for (size_t p = 0; p < sizeof paths / sizeof *paths; p++)
         for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
             for (size_t j = 0; j < sizeof kinds / sizeof *kinds; j++) {
@@ -282,8 +282,13 @@ static bool fits(enum shape shape, size_t bytes)
     char **argv, **envp;
 
     fill(shape, bytes, &argv, &envp);
-    return try((struct attempt){.name = "", .path = "reporter", .argv = argv, .envp = envp, .flags = -1,
-                                .prepare = limit_stack, .silent = true});
+    return try((struct attempt){.name = "",
+                                .path = "reporter",
+                                .argv = argv,
+                                .envp = envp,
+                                .flags = -1,
+                                .prepare = limit_stack,
+                                .silent = true});
 }
 
 static void limits(void)
@@ -413,43 +418,85 @@ static void scripts(void)
     const struct {
         const char *name;
         int fd;
-    } descriptors[] = {{"reporter", reporter}, {"plain", plain},
-                       {"directory", directory}, {"path", path},
-                       {"cloexec_script", cloexec_script}, {"open_script", open_script},
-                       {"deleted", deleted}, {"cwd", AT_FDCWD},
-                       {"closed", 99}, {"minus_one", -1}};
-    const char *const paths[] = {"", NULL, "../reporter", "../link", "script", "../script", "missing", gone};
-    const char *const path_names[] = {"empty", "null", "../reporter", "../link", "script", "../script",
-                                      "missing", "gone"};
-    const int flags[] = {0, AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW,
-                         AT_EXECVE_CHECK, AT_EXECVE_CHECK | AT_EMPTY_PATH, 1};
+    } descriptors[] = {{"reporter", reporter},
+                       {"plain", plain},
+                       {"directory", directory},
+                       {"path", path},
+                       {"cloexec_script", cloexec_script},
+                       {"open_script", open_script},
+                       {"deleted", deleted},
+                       {"cwd", AT_FDCWD},
+                       {"closed", 99},
+                       {"minus_one", -1}};
+    const char *const paths[] = {"",       NULL,        "../reporter", "../link",
+                                 "script", "../script", "missing",     gone};
+    const char *const path_names[] = {"empty",  "null",      "../reporter", "../link",
+                                      "script", "../script", "missing",     "gone"};
+    const int flags[] = {0,
+                         AT_EMPTY_PATH,
+                         AT_SYMLINK_NOFOLLOW,
+                         AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW,
+                         AT_EXECVE_CHECK,
+                         AT_EXECVE_CHECK | AT_EMPTY_PATH,
+                         1};
     for (size_t i = 0; i < sizeof descriptors / sizeof *descriptors; i++)
         for (size_t j = 0; j < sizeof paths / sizeof *paths; j++)
             for (size_t k = 0; k < sizeof flags / sizeof *flags; k++) {
                 snprintf(name, sizeof name, "execveat %s %s %x", descriptors[i].name, path_names[j],
                          (unsigned)flags[k]);
-                try((struct attempt){.name = name, .directory = descriptors[i].fd, .path = paths[j],
-                                     .argv = usual_argv, .envp = usual_envp, .flags = flags[k]});
+                try((struct attempt){.name = name,
+                                     .directory = descriptors[i].fd,
+                                     .path = paths[j],
+                                     .argv = usual_argv,
+                                     .envp = usual_envp,
+                                     .flags = flags[k]});
             }
-    try((struct attempt){.name = "check with a bad vector", .directory = AT_FDCWD, .path = "reporter",
-                         .argv = (char **)gone, .envp = usual_envp, .flags = AT_EXECVE_CHECK});
+    try((struct attempt){.name = "check with a bad vector",
+                         .directory = AT_FDCWD,
+                         .path = "reporter",
+                         .argv = (char **)gone,
+                         .envp = usual_envp,
+                         .flags = AT_EXECVE_CHECK});
     /* Callers */
-    try((struct attempt){.name = "vfork", .path = "reporter", .argv = usual_argv, .envp = usual_envp,
-                         .flags = -1, .vforked = true});
-    try((struct attempt){.name = "vfork, missing", .path = "missing", .argv = usual_argv,
-                         .envp = usual_envp, .flags = -1, .vforked = true});
-    try((struct attempt){.name = "thread, bad vector", .path = "reporter", .argv = (char **)gone,
-                         .envp = usual_envp, .flags = -1, .threaded = true});
+    try((struct attempt){.name = "vfork",
+                         .path = "reporter",
+                         .argv = usual_argv,
+                         .envp = usual_envp,
+                         .flags = -1,
+                         .vforked = true});
+    try((struct attempt){.name = "vfork, missing",
+                         .path = "missing",
+                         .argv = usual_argv,
+                         .envp = usual_envp,
+                         .flags = -1,
+                         .vforked = true});
+    try((struct attempt){.name = "thread, bad vector",
+                         .path = "reporter",
+                         .argv = (char **)gone,
+                         .envp = usual_envp,
+                         .flags = -1,
+                         .threaded = true});
     memset(long_path, '.', 4086);
     for (int i = 1; i < 4086; i += 2)
         long_path[i] = '/';
     strcpy(long_path + 4086, "reporter");
-    try((struct attempt){.name = "long relative path", .path = long_path, .argv = usual_argv,
-                         .envp = usual_envp, .flags = -1});
-    try((struct attempt){.name = "lost directory", .path = "../reporter", .argv = usual_argv,
-                         .envp = usual_envp, .flags = -1, .prepare = lose_directory});
-    try((struct attempt){.name = "lost directory, descriptor", .directory = reporter, .path = "",
-                         .argv = usual_argv, .envp = usual_envp, .flags = AT_EMPTY_PATH,
+    try((struct attempt){.name = "long relative path",
+                         .path = long_path,
+                         .argv = usual_argv,
+                         .envp = usual_envp,
+                         .flags = -1});
+    try((struct attempt){.name = "lost directory",
+                         .path = "../reporter",
+                         .argv = usual_argv,
+                         .envp = usual_envp,
+                         .flags = -1,
+                         .prepare = lose_directory});
+    try((struct attempt){.name = "lost directory, descriptor",
+                         .directory = reporter,
+                         .path = "",
+                         .argv = usual_argv,
+                         .envp = usual_envp,
+                         .flags = AT_EMPTY_PATH,
                          .prepare = lose_directory});
     snprintf(name, sizeof name, "/proc/self/fd/%d", reporter);
     run("/proc/self/fd/N", name, usual_argv, usual_envp);
@@ -460,18 +507,27 @@ static void scripts(void)
 
 static void threads(void)
 {
-    const char *const names[] = {"reporter", "./reporter", "sub/../link", "missing", "script", "nested"};
+    const char *const names[] = {"reporter", "./reporter", "sub/../link",
+                                 "missing",  "script",     "nested"};
     char here[4096], name[5000];
 
     REQUIRE(getcwd(here, sizeof here) != NULL);
     script("script", "#!%s/reporter argument\n", here);
     script("nested", "#!%s/script\n", here);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        try((struct attempt){.name = names[i], .path = names[i], .argv = usual_argv, .envp = usual_envp,
-                             .flags = -1, .threaded = true});
+        try((struct attempt){.name = names[i],
+                             .path = names[i],
+                             .argv = usual_argv,
+                             .envp = usual_envp,
+                             .flags = -1,
+                             .threaded = true});
         snprintf(name, sizeof name, "%s/%s", here, names[i]);
-        try((struct attempt){.name = "    absolute", .path = name, .argv = usual_argv, .envp = usual_envp,
-                             .flags = -1, .threaded = true});
+        try((struct attempt){.name = "    absolute",
+                             .path = name,
+                             .argv = usual_argv,
+                             .envp = usual_envp,
+                             .flags = -1,
+                             .threaded = true});
     }
 }
 

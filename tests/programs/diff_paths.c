@@ -53,8 +53,7 @@ static struct open_how read_how = {.flags = O_RDONLY | O_CLOEXEC},
                        bad_resolve_how = {.flags = O_RDONLY, .resolve = 1ul << 40};
 static struct utimbuf seconds = {1234, 5678};
 static struct timeval micros[2] = {{1234, 5}, {5678, 6}}, bad_micros[2] = {{1, 2}, {3, 1000000}};
-static struct timespec nanos[2] = {{1234, 7}, {5678, 8}},
-                       bad_nanos[2] = {{1, 2}, {3, 1000000000}},
+static struct timespec nanos[2] = {{1234, 7}, {5678, 8}}, bad_nanos[2] = {{1, 2}, {3, 1000000000}},
                        omit[2] = {{0, UTIME_OMIT}, {0, UTIME_OMIT}},
                        now_omit[2] = {{7, UTIME_OMIT}, {7, UTIME_NOW}};
 static char empty_text[] = "", name_one[] = "user.one", name_two[] = "user.two", name_odd[] = "odd",
@@ -191,7 +190,10 @@ static const struct call *ones(int *count)
         {"setxattrat", NR_SETXATTRAT, NOTHING, {CWD, P, 0, U(name_two), U(&set_args), 16}},
         {"setxattrat_short", NR_SETXATTRAT, NOTHING, {CWD, P, 0, U(name_two), U(&set_args), 15}},
         {"getxattrat", NR_GETXATTRAT, TEXT, {CWD, P, 0, U(name_one), U(&get_args), 16}},
-        {"getxattrat_empty", NR_GETXATTRAT, TEXT, {CWD, P, AT_EMPTY_PATH, U(name_one), U(&get_args), 16}},
+        {"getxattrat_empty",
+         NR_GETXATTRAT,
+         TEXT,
+         {CWD, P, AT_EMPTY_PATH, U(name_one), U(&get_args), 16}},
         {"listxattrat", NR_LISTXATTRAT, TEXT, {CWD, P, 0, O, 64}},
         {"removexattrat", NR_REMOVEXATTRAT, NOTHING, {CWD, P, 0, U(name_one)}},
         {"inotify_add_watch", SYS_inotify_add_watch, WATCH, {Q, P, IN_MODIFY}},
@@ -296,7 +298,8 @@ static const char *padded(const char *name, size_t length)
     return made;
 }
 
-static int dir_fd, file_fd, pipe_fd, deleted_fd, deleted_directory_fd, path_fd, link_fd, closed_fd = 99;
+static int dir_fd, file_fd, pipe_fd, deleted_fd, deleted_directory_fd, path_fd, link_fd,
+    closed_fd = 99;
 
 static void open_descriptors(void)
 {
@@ -325,11 +328,11 @@ static void reopen_descriptors(void)
 
     if (fcntl(dir_fd, F_GETFL) < 0)
         return;
-#define AGAIN(number, path, flags)                                                                  \
-    do {                                                                                            \
-        fd = open(path, (flags) | O_CLOEXEC);                                                       \
-        REQUIRE(fd >= 0 && dup3(fd, number, O_CLOEXEC) == number);                                  \
-        close(fd);                                                                                  \
+#define AGAIN(number, path, flags)                                                                   \
+    do {                                                                                             \
+        fd = open(path, (flags) | O_CLOEXEC);                                                        \
+        REQUIRE(fd >= 0 && dup3(fd, number, O_CLOEXEC) == number);                                   \
+        close(fd);                                                                                   \
     } while (0)
     AGAIN(dir_fd, "sub", O_RDONLY | O_DIRECTORY);
     AGAIN(file_fd, "f", O_RDWR);
@@ -607,8 +610,9 @@ static void two(void)
 {
     const char *const first[] = {"f", "none", "null", "magic_deleted"},
                       *const second[] = {"new", "absolute_new", "none", "null"},
-                      *const bad[] = {"missing/x", "none", "null", "unterminated", "path_4096",
-                                      "noncanonical", "component_256", "f/x", "unterminated_4096"};
+                      *const bad[] = {"missing/x",     "none",      "null",
+                                      "unterminated",  "path_4096", "noncanonical",
+                                      "component_256", "f/x",       "unterminated_4096"};
     const int directories[] = {AT_FDCWD, dir_fd, -1, file_fd};
     const char *const names[] = {"cwd", "sub", "-1", "file"};
     int count;
@@ -622,10 +626,10 @@ static void two(void)
             if (strcmp(pointers[j].name, "new") != 0)
                 make(&calls[i], (struct pointer){"f", "f"}, pointers[j], AT_FDCWD, AT_FDCWD, "");
         }
-#define NAMED_POINTER(wanted_name, variable)                                                        \
-    struct pointer variable = no_second;                                                            \
-    for (int m = 0; m < pointer_count; m++)                                                         \
-        if (strcmp(pointers[m].name, wanted_name) == 0)                                             \
+#define NAMED_POINTER(wanted_name, variable)                                                         \
+    struct pointer variable = no_second;                                                             \
+    for (int m = 0; m < pointer_count; m++)                                                          \
+        if (strcmp(pointers[m].name, wanted_name) == 0)                                              \
             variable = pointers[m];
         for (size_t j = 0; j < sizeof bad / sizeof *bad; j++)
             for (size_t k = 0; k < sizeof bad / sizeof *bad; k++) {

@@ -26,7 +26,14 @@
 
 #include <linux/netlink.h>
 
-enum { BLOBS = 128, EDGE_ROOM = 4 * PAGE, MOST_FDS = 256, PLAIN = 64 * PAGE, OUT = 16 * PAGE, DEPTH = 128 };
+enum {
+    BLOBS = 128,
+    EDGE_ROOM = 4 * PAGE,
+    MOST_FDS = 256,
+    PLAIN = 64 * PAGE,
+    OUT = 16 * PAGE,
+    DEPTH = 128
+};
 
 /* Fixed places, so that addresses in what is compared are the same in each run. */
 #define PLAIN_AT ((char *)0x20000000)
@@ -43,14 +50,24 @@ static size_t plain_used, read_only_used;
 static char plain_before[PLAIN], edges_before[BLOBS * EDGE_ROOM];
 
 static const uint64_t nowhere[] = {
-    0,          1,                  8,          0x10000,
-    0x60000000, 0x7fffffffefff,     0x7ffffffff000, 0x8000000000000000,
-    0xffffffff81000000, 0xffffffffff600000, 0xfffffffffffff000, 0xffffffffffffffff,
+    0,
+    1,
+    8,
+    0x10000,
+    0x60000000,
+    0x7fffffffefff,
+    0x7ffffffff000,
+    0x8000000000000000,
+    0xffffffff81000000,
+    0xffffffffff600000,
+    0xfffffffffffff000,
+    0xffffffffffffffff,
 };
 
 static void *fixed(char *at, size_t length, int protection)
 {
-    void *made = mmap(at, length, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    void *made =
+        mmap(at, length, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 
     REQUIRE(made == at);
     return made;
@@ -160,7 +177,8 @@ static void show_memory(void)
             plain_before[i] = PLAIN_AT[i];
         }
     for (int i = 0; i < blob_count; i++) {
-        char *at = EDGES_AT + (size_t)i * (EDGE_ROOM + PAGE), *was = edges_before + (size_t)i * EDGE_ROOM;
+        char *at = EDGES_AT + (size_t)i * (EDGE_ROOM + PAGE),
+             *was = edges_before + (size_t)i * EDGE_ROOM;
         if (memcmp(at, was, EDGE_ROOM) != 0) {
             for (size_t j = 0; j < EDGE_ROOM; j++)
                 if (at[j] != was[j])
@@ -172,8 +190,9 @@ static void show_memory(void)
 
 static bool makes_descriptor(const char *name)
 {
-    return strncmp(name, "open", 4) == 0 || strcmp(name, "creat") == 0 || strcmp(name, "memfd_create") == 0 ||
-           strcmp(name, "landlock_create_ruleset") == 0 || strcmp(name, "socket") == 0 || strncmp(name, "dup", 3) == 0;
+    return strncmp(name, "open", 4) == 0 || strcmp(name, "creat") == 0 ||
+           strcmp(name, "memfd_create") == 0 || strcmp(name, "landlock_create_ruleset") == 0 ||
+           strcmp(name, "socket") == 0 || strncmp(name, "dup", 3) == 0;
 }
 
 static void make_call(int index, char *line)
@@ -242,7 +261,8 @@ static void run_program(char *text, char *end)
                 started = true;
                 memcpy(plain_before, PLAIN_AT, plain_used);
                 for (int i = 0; i < blob_count; i++)
-                    memcpy(edges_before + (size_t)i * EDGE_ROOM, EDGES_AT + (size_t)i * (EDGE_ROOM + PAGE), EDGE_ROOM);
+                    memcpy(edges_before + (size_t)i * EDGE_ROOM,
+                           EDGES_AT + (size_t)i * (EDGE_ROOM + PAGE), EDGE_ROOM);
                 REQUIRE(mprotect(READ_ONLY_AT, PLAIN, PROT_READ) == 0);
             }
             make_call(index++, line + 5);
@@ -277,21 +297,25 @@ static void show_tree(int directory, const char *path)
             printf(" %.20s...%lx", whole, hash_of(whole, strlen(whole)));
         else
             show_bytes("", whole, strlen(whole));
-        printf(" mode=%o links=%lu owner=%u:%u", found.st_mode, found.st_nlink, found.st_uid, found.st_gid);
+        printf(" mode=%o links=%lu owner=%u:%u", found.st_mode, found.st_nlink, found.st_uid,
+               found.st_gid);
         if (!S_ISLNK(found.st_mode))
             printf(" times=%s,%s", time_of(found.st_atim), time_of(found.st_mtim));
         if (S_ISCHR(found.st_mode) || S_ISBLK(found.st_mode))
             printf(" device=%lx", found.st_rdev);
-        if (S_ISLNK(found.st_mode) && (length = readlinkat(directory, name, text, sizeof text - 1)) >= 0)
+        if (S_ISLNK(found.st_mode) &&
+            (length = readlinkat(directory, name, text, sizeof text - 1)) >= 0)
             printf(" to=%zd,%lx", length, hash_of(text, (size_t)length));
-        if ((S_ISREG(found.st_mode) || S_ISDIR(found.st_mode)) && fchmodat(directory, name, 0700, 0) == 0 &&
+        if ((S_ISREG(found.st_mode) || S_ISDIR(found.st_mode)) &&
+            fchmodat(directory, name, 0700, 0) == 0 &&
             (fd = openat(directory, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NOATIME)) >= 0) {
             length = flistxattr(fd, text, sizeof text);
             if (length > 0)
                 printf(" attributes=%zd,%lx", length, hash_of(text, (size_t)length));
             if (S_ISREG(found.st_mode)) {
                 length = read(fd, text, sizeof text);
-                printf(" size=%ld,%lx\n", found.st_size, hash_of(text, length > 0 ? (size_t)length : 0));
+                printf(" size=%ld,%lx\n", found.st_size,
+                       hash_of(text, length > 0 ? (size_t)length : 0));
             } else {
                 putchar('\n');
                 show_tree(fd, whole);
@@ -310,7 +334,8 @@ static void each_program(char *text, char *end)
 
     /*
      * So deep that no program gets out again: it is run by root, and has no business anywhere else. A
-     * call climbs a few steps at most, since no name has more than one ".." and no link more than that.
+     * call climbs a few steps at most, since no name has more than one ".." and no link more than
+     * that.
      */
     for (int i = 0; i < DEPTH; i++)
         REQUIRE(mkdir("a", 0755) == 0 && chdir("a") == 0);

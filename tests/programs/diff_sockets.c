@@ -1,6 +1,6 @@
 /*
- * diff_sockets: calls with socket addresses and messages, with odd lengths, pointers and contents, and
- * what the other side got.
+ * diff_sockets: calls with socket addresses and messages, with odd lengths, pointers and contents,
+ * and what the other side got.
  *
  *     diff_sockets addresses   connect, bind, sendto: families, lengths, pointers
  *     diff_sockets messages    sendmsg: addresses, vectors, control data
@@ -20,7 +20,7 @@
 #include <linux/netlink.h>
 #include <linux/vm_sockets.h>
 
-static char unique[16]; /* abstract names are not the directory's, but the machine's */
+static char unique[16];   /* abstract names are not the directory's, but the machine's */
 static uint16_t ports[4]; /* of the receivers */
 static int pipes_hit;
 
@@ -81,8 +81,8 @@ static int bound(int family, int type, const void *address, socklen_t length, ui
 
 static void make_receivers(void)
 {
-    struct sockaddr_un by_path = unix_address("receiver", 9), full, stream = unix_address("listener", 9),
-                       abstract;
+    struct sockaddr_un by_path = unix_address("receiver", 9), full,
+                       stream = unix_address("listener", 9), abstract;
     struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
 
@@ -143,9 +143,10 @@ static void show_address(const char *label, const struct sockaddr_storage *addre
         break;
     case AF_NETLINK: {
         const struct sockaddr_nl *netlink = (const void *)address;
-        printf("netlink:%s:%x", netlink->nl_pid == 0                  ? "0"
-                                : netlink->nl_pid == (uint32_t)getpid() ? "own"
-                                                                      : "other",
+        printf("netlink:%s:%x",
+               netlink->nl_pid == 0                    ? "0"
+               : netlink->nl_pid == (uint32_t)getpid() ? "own"
+                                                       : "other",
                netlink->nl_groups);
         break;
     }
@@ -209,14 +210,16 @@ static void show_message(int fd, const char *name)
                     int one;
                     memcpy(&one, CMSG_DATA(part) + 4 * i, 4);
                     syscall(SYS_fstat, one, &found);
-                    hash = hash * 31 + found.st_mode + (uint64_t)(S_ISREG(found.st_mode) ? found.st_size : 0);
+                    hash = hash * 31 + found.st_mode +
+                           (uint64_t)(S_ISREG(found.st_mode) ? found.st_size : 0);
                     close(one);
                 }
                 printf(",rights=%zu,%lx", length / 4, hash);
             } else if (part->cmsg_level == SOL_SOCKET && part->cmsg_type == SCM_CREDENTIALS) {
                 struct ucred who;
                 memcpy(&who, CMSG_DATA(part), sizeof who);
-                printf(",credentials=%s,%u,%u", who.pid == getpid() ? "own" : "other", who.uid, who.gid);
+                printf(",credentials=%s,%u,%u", who.pid == getpid() ? "own" : "other", who.uid,
+                       who.gid);
             } else {
                 printf(",%d.%d=%zu", part->cmsg_level, part->cmsg_type, length);
             }
@@ -269,8 +272,8 @@ static void make_addresses(void)
     struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
     struct sockaddr_nl netlink = {.nl_family = AF_NETLINK};
-    struct sockaddr_ll packet = {.sll_family = AF_PACKET, .sll_ifindex = 1, .sll_protocol = htons(0x88b5),
-                                 .sll_halen = 6};
+    struct sockaddr_ll packet = {
+        .sll_family = AF_PACKET, .sll_ifindex = 1, .sll_protocol = htons(0x88b5), .sll_halen = 6};
     struct sockaddr_vm vm = {.svm_family = AF_VSOCK, .svm_port = 5555, .svm_cid = VMADDR_CID_LOCAL};
     struct sockaddr_un local;
     char raw[128] = {0};
@@ -366,8 +369,8 @@ enum { KINDS = sizeof kinds / sizeof *kinds };
 enum { CONNECT, BIND, SENDTO };
 static const char *const call_names[] = {"connect", "bind", "sendto"};
 
-static void one_address(const struct socket_kind *kind, int call, const char *name, const void *address,
-                        uint64_t length, const char *more)
+static void one_address(const struct socket_kind *kind, int call, const char *name,
+                        const void *address, uint64_t length, const char *more)
 {
     int fd = socket(kind->family, kind->type | SOCK_NONBLOCK | SOCK_CLOEXEC, kind->protocol), number;
     struct nlmsghdr nothing = {.nlmsg_len = sizeof nothing, .nlmsg_type = NLMSG_NOOP};
@@ -391,7 +394,8 @@ static void one_address(const struct socket_kind *kind, int call, const char *na
     if (call == CONNECT && result == 0) {
         /* AF_UNSPEC dissolves it. */
         errno = 0;
-        result = syscall(SYS_connect, fd, &(struct sockaddr){.sa_family = AF_UNSPEC}, sizeof(struct sockaddr));
+        result = syscall(SYS_connect, fd, &(struct sockaddr){.sa_family = AF_UNSPEC},
+                         sizeof(struct sockaddr));
         printf(" dissolved=%ld,%s", result, error_name(errno));
         show_names(fd);
     }
@@ -411,8 +415,9 @@ static void one_address(const struct socket_kind *kind, int call, const char *na
 
 static void addresses_of(const struct socket_kind *kind)
 {
-    const int64_t lengths[] = {0, 1, 2, 3, 8, 15, 16, 17, 24, 27, 28, 29, 110, 111, 128, 129, -1, INT32_MIN,
-                               1 << 30, INT64_MIN, 0x100000000};
+    const int64_t lengths[] = {0,   1,   2,  3,         8,       15,        16,
+                               17,  24,  27, 28,        29,      110,       111,
+                               128, 129, -1, INT32_MIN, 1 << 30, INT64_MIN, 0x100000000};
     char more[64];
     int fd = socket(kind->family, kind->type, kind->protocol);
 
@@ -437,10 +442,12 @@ static void addresses_of(const struct socket_kind *kind)
                 snprintf(more, sizeof more, "length %ld", lengths[j]);
                 one_address(kind, call, one->name, one->bytes, (uint64_t)lengths[j], more);
             }
-            one_address(kind, call, one->name, at_edge(0, one->bytes, one->length), one->length, "edge");
-            one_address(kind, call, one->name, at_edge(1, one->bytes, one->length - 1), one->length, "short");
-            one_address(kind, call, one->name, at_edge(1, one->bytes, one->length - 1), one->length - 1,
-                        "one less");
+            one_address(kind, call, one->name, at_edge(0, one->bytes, one->length), one->length,
+                        "edge");
+            one_address(kind, call, one->name, at_edge(1, one->bytes, one->length - 1), one->length,
+                        "short");
+            one_address(kind, call, one->name, at_edge(1, one->bytes, one->length - 1),
+                        one->length - 1, "one less");
             one_address(kind, call, one->name, at_edge(2, one->bytes, one->length), one->length + 1,
                         "one more, gone");
             one_address(kind, call, one->name, one->bytes, one->length | 0x7700000000, "high half");
@@ -478,7 +485,8 @@ static void bad_descriptors(void)
                 begin_line(result, errno, "sendto by %d %d %ld", fd, j, lengths[k]);
                 end_line();
             }
-        const void *const messages[] = {&message, NULL, gone}, *const batches[] = {&batch, NULL, gone};
+        const void *const messages[] = {&message, NULL, gone}, *const batches[] = {&batch, NULL,
+                                                                                   gone};
         for (int j = 0; j < 3; j++) {
             long result = syscall(SYS_sendmsg, fd, messages[j], 0);
             begin_line(result, errno, "sendmsg by %d %d", fd, j);
@@ -563,7 +571,8 @@ static void make_pairs(void)
     REQUIRE(write(some_file, "123", 3) == 3);
 }
 
-static void send_message(const struct pair *pair, const char *name, const void *message, uint64_t flags)
+static void send_message(const struct pair *pair, const char *name, const void *message,
+                         uint64_t flags)
 {
     long result;
     int number, hits = pipes_hit;
@@ -579,7 +588,8 @@ static void send_message(const struct pair *pair, const char *name, const void *
     end_line();
 }
 
-__attribute__((noinline)) static char *control_of(int island, size_t *length, int level, int type, const void *data, size_t size)
+__attribute__((noinline)) static char *control_of(int island, size_t *length, int level, int type,
+                                                  const void *data, size_t size)
 {
     struct cmsghdr *part;
 
@@ -601,8 +611,10 @@ static void names_of_messages(const struct pair *pair)
     char name[200];
 
     for (int i = 0; i < address_count; i++) {
-        struct msghdr message = {.msg_name = addresses[i].bytes, .msg_namelen = (socklen_t)addresses[i].length,
-                                 .msg_iov = &piece, .msg_iovlen = 1};
+        struct msghdr message = {.msg_name = addresses[i].bytes,
+                                 .msg_namelen = (socklen_t)addresses[i].length,
+                                 .msg_iov = &piece,
+                                 .msg_iovlen = 1};
         snprintf(name, sizeof name, "to %s", addresses[i].name);
         send_message(pair, name, &message, 0);
         if (strcmp(addresses[i].name, "path") != 0 && strcmp(addresses[i].name, "udp") != 0)
@@ -658,8 +670,10 @@ static void vectors_of_messages(const struct pair *pair)
         {"all ones", many, -1ul},
         {"edge", at_edge(0, (struct iovec[]){{text, 1}, {text, 2}}, 32), 2},
         {"edge, one more", at_edge(1, (struct iovec[]){{text, 1}, {text, 2}}, 32), 3},
-        {"edge, one more, but negative", at_edge(2, (struct iovec[]){{text, 1}, {text, -1ul}}, 32), 3},
-        {"edge, halved", (void *)((char *)at_edge(3, (struct iovec[]){{text, 1}, {text, 2}}, 32) + 8), 2},
+        {"edge, one more, but negative", at_edge(2, (struct iovec[]){{text, 1}, {text, -1ul}}, 32),
+         3},
+        {"edge, halved", (void *)((char *)at_edge(3, (struct iovec[]){{text, 1}, {text, 2}}, 32) + 8),
+         2},
         {"unaligned", (void *)((char *)memcpy(edge(4, 35), &(struct iovec){text, 4}, 16)), 1},
         {"edge, 1024", at_edge(5, many, 1024 * 16), 1024},
     };
@@ -695,15 +709,15 @@ static void controls_of_messages(const struct pair *pair)
 
     for (int i = 0; i < 300; i++)
         rights[i] = some_file;
-#define CONTROL(title, island, level, type, data, size, claimed)                                    \
-    do {                                                                                            \
-        char *made = malloc(70000);                                                                 \
-        char *built = control_of(island, &length, level, type, data, size);                         \
-        memcpy(made, built, length);                                                                \
-        all[count].name = title;                                                                    \
-        all[count].control = made;                                                                  \
-        all[count].length = claimed;                                                                \
-        count++;                                                                                    \
+#define CONTROL(title, island, level, type, data, size, claimed)                                     \
+    do {                                                                                             \
+        char *made = malloc(70000);                                                                  \
+        char *built = control_of(island, &length, level, type, data, size);                          \
+        memcpy(made, built, length);                                                                 \
+        all[count].name = title;                                                                     \
+        all[count].control = made;                                                                   \
+        all[count].length = claimed;                                                                 \
+        count++;                                                                                     \
     } while (0)
     CONTROL("one right", 0, SOL_SOCKET, SCM_RIGHTS, rights, 4, length);
     CONTROL("one right, unpadded", 0, SOL_SOCKET, SCM_RIGHTS, rights, 4, CMSG_LEN(4));
@@ -713,8 +727,10 @@ static void controls_of_messages(const struct pair *pair)
     CONTROL("254 rights", 0, SOL_SOCKET, SCM_RIGHTS, rights, 4 * 254, length);
     CONTROL("bad right", 0, SOL_SOCKET, SCM_RIGHTS, bad_rights, 8, length);
     CONTROL("credentials", 0, SOL_SOCKET, SCM_CREDENTIALS, &own, sizeof own, length);
-    CONTROL("credentials of another user", 0, SOL_SOCKET, SCM_CREDENTIALS, &other, sizeof other, length);
-    CONTROL("credentials of another process", 0, SOL_SOCKET, SCM_CREDENTIALS, &other_pid, sizeof own, length);
+    CONTROL("credentials of another user", 0, SOL_SOCKET, SCM_CREDENTIALS, &other, sizeof other,
+            length);
+    CONTROL("credentials of another process", 0, SOL_SOCKET, SCM_CREDENTIALS, &other_pid, sizeof own,
+            length);
     CONTROL("credentials, short", 0, SOL_SOCKET, SCM_CREDENTIALS, &own, 8, length);
     CONTROL("odd type", 0, SOL_SOCKET, 77, &own, 8, length);
     CONTROL("odd level", 0, 999, 1, &own, 8, length);
@@ -733,7 +749,9 @@ static void controls_of_messages(const struct pair *pair)
     CONTROL("length of the part enormous", 0, SOL_SOCKET, SCM_RIGHTS, rights, 4, length);
     ((struct cmsghdr *)all[count - 1].control)->cmsg_len = SIZE_MAX;
     for (int i = 0; i < count; i++) {
-        struct msghdr message = {.msg_iov = &piece, .msg_iovlen = 1, .msg_control = all[i].control,
+        struct msghdr message = {.msg_iov = &piece,
+                                 .msg_iovlen = 1,
+                                 .msg_control = all[i].control,
                                  .msg_controllen = all[i].length};
         snprintf(name, sizeof name, "control %s", all[i].name);
         send_message(pair, name, &message, 0);
@@ -746,28 +764,47 @@ static void controls_of_messages(const struct pair *pair)
     }
     /* Two parts */
     char *two = edge(2, 2 * CMSG_SPACE(sizeof own));
-    struct cmsghdr *first = (void *)control_of(2, &length, SOL_SOCKET, SCM_CREDENTIALS, &own, sizeof own);
+    struct cmsghdr *first =
+        (void *)control_of(2, &length, SOL_SOCKET, SCM_CREDENTIALS, &own, sizeof own);
     memmove(two, first, CMSG_SPACE(sizeof own));
     control_of(2, &length, SOL_SOCKET, SCM_RIGHTS, rights, 12);
     send_message(pair, "control of two parts",
-                 &(struct msghdr){.msg_iov = &piece, .msg_iovlen = 1, .msg_control = two,
+                 &(struct msghdr){.msg_iov = &piece,
+                                  .msg_iovlen = 1,
+                                  .msg_control = two,
                                   .msg_controllen = 2 * CMSG_SPACE(sizeof own)},
                  0);
     const struct {
         void *control;
         uint64_t length;
     } odd[] = {
-        {NULL, 0},      {NULL, 1},          {NULL, 24},          {gone, 0},         {gone, 24},
-        {NULL, 131072}, {gone, 131072},     {gone, 131073},      {gone, 262144},    {gone, 262145},
-        {NULL, INT32_MAX}, {NULL, 1ul << 31}, {gone, 1ul << 32}, {gone, -1ul},      {island_ends[3] - 131072, 131072},
-        {island_ends[3] - 131056, 131056}, {island_ends[3] - 262144, 262144}, {island_ends[3] - 100000, 100000},
+        {NULL, 0},
+        {NULL, 1},
+        {NULL, 24},
+        {gone, 0},
+        {gone, 24},
+        {NULL, 131072},
+        {gone, 131072},
+        {gone, 131073},
+        {gone, 262144},
+        {gone, 262145},
+        {NULL, INT32_MAX},
+        {NULL, 1ul << 31},
+        {gone, 1ul << 32},
+        {gone, -1ul},
+        {island_ends[3] - 131072, 131072},
+        {island_ends[3] - 131056, 131056},
+        {island_ends[3] - 262144, 262144},
+        {island_ends[3] - 100000, 100000},
         {(void *)0xffffffff81000000, 24},
     };
     memset(island_ends[3] - ISLAND, 0, ISLAND);
     for (size_t i = 0; i < sizeof odd / sizeof *odd; i++) {
         snprintf(name, sizeof name, "control, odd %zu", i);
         send_message(pair, name,
-                     &(struct msghdr){.msg_iov = &piece, .msg_iovlen = 1, .msg_control = odd[i].control,
+                     &(struct msghdr){.msg_iov = &piece,
+                                      .msg_iovlen = 1,
+                                      .msg_control = odd[i].control,
                                       .msg_controllen = odd[i].length},
                      0);
     }
@@ -775,17 +812,18 @@ static void controls_of_messages(const struct pair *pair)
 
 static void flags_of_messages(const struct pair *pair)
 {
-    const uint64_t flags[] = {0,         MSG_DONTWAIT, MSG_NOSIGNAL, MSG_EOR,    MSG_OOB,        MSG_MORE,
-                              MSG_DONTROUTE, MSG_CONFIRM, MSG_PROXY, MSG_FASTOPEN, 0x80000000, 0x04000000,
-                              1ul << 32,  0xffffffff00000000, MSG_ERRQUEUE, MSG_BATCH};
+    const uint64_t flags[] = {0,         MSG_DONTWAIT,       MSG_NOSIGNAL,  MSG_EOR,
+                              MSG_OOB,   MSG_MORE,           MSG_DONTROUTE, MSG_CONFIRM,
+                              MSG_PROXY, MSG_FASTOPEN,       0x80000000,    0x04000000,
+                              1ul << 32, 0xffffffff00000000, MSG_ERRQUEUE,  MSG_BATCH};
     static char text[] = "flagged";
     struct iovec piece = {text, sizeof text};
     char name[100];
 
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
         for (int inside = 0; inside < 2; inside++) {
-            struct msghdr message = {.msg_iov = &piece, .msg_iovlen = 1,
-                                     .msg_flags = inside ? (int)flags[i] : 0};
+            struct msghdr message = {
+                .msg_iov = &piece, .msg_iovlen = 1, .msg_flags = inside ? (int)flags[i] : 0};
             snprintf(name, sizeof name, "flags %lx %d", flags[i], inside);
             send_message(pair, name, &message, inside ? MSG_DONTWAIT : flags[i]);
         }
@@ -835,8 +873,8 @@ static void closed_peers(void)
             hits = pipes_hit;
             result = syscall(SYS_sendmmsg, both[0], batch, 3, flags);
             begin_line(result, errno, "closed %d sendmmsg %x", i, flags);
-            printf(" signals=%d lengths=%u,%u,%u\n", pipes_hit - hits, batch[0].msg_len, batch[1].msg_len,
-                   batch[2].msg_len);
+            printf(" signals=%d lengths=%u,%u,%u\n", pipes_hit - hits, batch[0].msg_len,
+                   batch[1].msg_len, batch[2].msg_len);
         }
         close(both[0]);
     }
@@ -844,8 +882,8 @@ static void closed_peers(void)
 
 /* Batches */
 
-static void send_batch(const struct pair *pair, const char *name, struct mmsghdr *batch, uint64_t count,
-                       uint64_t flags, int shown)
+static void send_batch(const struct pair *pair, const char *name, struct mmsghdr *batch,
+                       uint64_t count, uint64_t flags, int shown)
 {
     long result;
     int number, hits = pipes_hit;
@@ -882,7 +920,8 @@ static void batches(const struct pair *pair)
     static char text[] = "batch of messages";
     static struct mmsghdr room[2000];
     struct iovec pieces[4] = {{text, 5}, {text, 6}, {text + 6, 2}, {text, 17}}, bad = {gone, 3},
-                 negative = {text, -1ul}, large = {island_ends[3] - ISLAND, ISLAND}, nothing = {text, 0};
+                 negative = {text, -1ul}, large = {island_ends[3] - ISLAND, ISLAND},
+                 nothing = {text, 0};
     struct mmsghdr *batch;
     char name[100];
     const uint64_t counts[] = {0, 1, 2, 3, 5, 1ul << 32, 1ul << 32 | 2};
@@ -921,14 +960,24 @@ static void batches(const struct pair *pair)
             {"many pieces", {.msg_iov = pieces, .msg_iovlen = 1025}},
             {"nothing", {.msg_iov = &nothing, .msg_iovlen = 1}},
             {"no vector", {.msg_iovlen = 0}},
-            {"address negative", {.msg_name = text, .msg_namelen = (socklen_t)-1, .msg_iov = pieces, .msg_iovlen = 1}},
-            {"address gone", {.msg_name = gone, .msg_namelen = 16, .msg_iov = pieces, .msg_iovlen = 1}},
-            {"address missing", {.msg_name = addresses[4].bytes, .msg_namelen = (socklen_t)addresses[4].length,
-                                 .msg_iov = pieces, .msg_iovlen = 1}},
-            {"to a path", {.msg_name = addresses[0].bytes, .msg_namelen = (socklen_t)addresses[0].length,
-                           .msg_iov = pieces, .msg_iovlen = 1}},
-            {"control gone", {.msg_control = gone, .msg_controllen = 24, .msg_iov = pieces, .msg_iovlen = 1}},
-            {"control enormous", {.msg_control = gone, .msg_controllen = -1ul, .msg_iov = pieces, .msg_iovlen = 1}},
+            {"address negative",
+             {.msg_name = text, .msg_namelen = (socklen_t)-1, .msg_iov = pieces, .msg_iovlen = 1}},
+            {"address gone",
+             {.msg_name = gone, .msg_namelen = 16, .msg_iov = pieces, .msg_iovlen = 1}},
+            {"address missing",
+             {.msg_name = addresses[4].bytes,
+              .msg_namelen = (socklen_t)addresses[4].length,
+              .msg_iov = pieces,
+              .msg_iovlen = 1}},
+            {"to a path",
+             {.msg_name = addresses[0].bytes,
+              .msg_namelen = (socklen_t)addresses[0].length,
+              .msg_iov = pieces,
+              .msg_iovlen = 1}},
+            {"control gone",
+             {.msg_control = gone, .msg_controllen = 24, .msg_iov = pieces, .msg_iovlen = 1}},
+            {"control enormous",
+             {.msg_control = gone, .msg_controllen = -1ul, .msg_iov = pieces, .msg_iovlen = 1}},
         };
         for (size_t i = 0; i < sizeof odd / sizeof *odd; i++) {
             batch = batch_of(room, 4, pieces);
@@ -965,7 +1014,8 @@ static void batches(const struct pair *pair)
     send_batch(pair, "read-only from the first", batch, 4, 0, 4);
     batch = (void *)(page + PAGE);
     send_batch(pair, "writable", batch, 2, 0, 2);
-    REQUIRE(mprotect(page, PAGE, PROT_READ | PROT_WRITE) == 0 && mprotect(page + PAGE, PAGE, PROT_READ) == 0);
+    REQUIRE(mprotect(page, PAGE, PROT_READ | PROT_WRITE) == 0 &&
+            mprotect(page + PAGE, PAGE, PROT_READ) == 0);
     batch = (void *)(page + PAGE - 2 * (int)sizeof *batch);
     send_batch(pair, "read-only from the third", batch, 4, 0, 4);
     /* What is sent second is where the length of the first is written. */
@@ -985,7 +1035,8 @@ static void batches(const struct pair *pair)
     size_t length;
     batch = batch_of(room, 3, pieces);
     for (int i = 0; i < 3; i++) {
-        batch[i].msg_hdr.msg_control = control_of(4 + i, &length, SOL_SOCKET, SCM_RIGHTS, rights, i == 1 ? 8 : 4);
+        batch[i].msg_hdr.msg_control =
+            control_of(4 + i, &length, SOL_SOCKET, SCM_RIGHTS, rights, i == 1 ? 8 : 4);
         batch[i].msg_hdr.msg_controllen = length;
     }
     send_batch(pair, "rights", batch, 3, 0, 3);

@@ -25,14 +25,15 @@
 
 #include <linux/fs.h>
 
-static const char *const actors[] = {"..", ".", "f", "sub", "sub/in", "empty", "l", "dl", "x", "loop", "p"};
+static const char *const actors[] = {"..", ".",  "f", "sub",  "sub/in", "empty",
+                                     "l",  "dl", "x", "loop", "p"};
 enum {
     ACTORS = sizeof actors / sizeof *actors,
     PARENT = 0,
     HERE = 1,
     F = 2,
     SUB = 3,
-    LONG_AGO = 1000000, /* the time of everything on the stage */
+    LONG_AGO = 1000000,  /* the time of everything on the stage */
     RECENT = 1000000000, /* a time beyond this one is that of the call itself */
 };
 
@@ -138,7 +139,8 @@ static inline void look(char *text, size_t room)
                 if (*byte <= ' ' || *byte == 127)
                     *byte = '?';
             if (strlen(names[j]) > 40)
-                at += (size_t)snprintf(text + at, room - at, " %.8s...%zu", names[j], strlen(names[j]));
+                at +=
+                    (size_t)snprintf(text + at, room - at, " %.8s...%zu", names[j], strlen(names[j]));
             else
                 at += (size_t)snprintf(text + at, room - at, " %s", names[j]);
             free(names[j]);
@@ -259,7 +261,11 @@ static inline bool mend(void)
     }
     for (int i = 0; i < ACTORS; i++) {
         struct stat found;
-        int by = i == PARENT ? above : i == HERE ? listed[0] : i == F ? file : i == SUB ? listed[1] : -1;
+        int by = i == PARENT ? above
+                 : i == HERE ? listed[0]
+                 : i == F    ? file
+                 : i == SUB  ? listed[1]
+                             : -1;
         if (syscall(SYS_fstat, watched[i], &found) != 0)
             return false;
         if (found.st_uid != wanted[i].st_uid || found.st_gid != wanted[i].st_gid) {
@@ -269,7 +275,8 @@ static inline bool mend(void)
         }
         if (i == F && pwrite(file, "content", 7, 0) == 7 && ftruncate(file, 7) != 0)
             return false;
-        if (found.st_mode != wanted[i].st_mode && (by < 0 || fchmod(by, wanted[i].st_mode & 07777) != 0))
+        if (found.st_mode != wanted[i].st_mode &&
+            (by < 0 || fchmod(by, wanted[i].st_mode & 07777) != 0))
             return false;
         if (syscall(SYS_fstat, watched[i], &found) != 0)
             return false;
@@ -317,14 +324,16 @@ static inline void show_path(int directory, const char *prefix, const char *name
         return;
     printf("\n   ");
     show_bytes(prefix, name, strnlen(name, 40));
-    printf(" mode=%o links=%lu owner=%u:%u", found.st_mode, found.st_nlink, found.st_uid, found.st_gid);
+    printf(" mode=%o links=%lu owner=%u:%u", found.st_mode, found.st_nlink, found.st_uid,
+           found.st_gid);
     if (!S_ISDIR(found.st_mode))
         printf(" size=%ld", found.st_size);
     printf(" times=%s,%s", S_ISLNK(found.st_mode) ? "-" : time_of(found.st_atim),
            time_of(found.st_mtim));
     if (S_ISCHR(found.st_mode) || S_ISBLK(found.st_mode))
         printf(" device=%lx", found.st_rdev);
-    if (S_ISLNK(found.st_mode) && (length = readlinkat(directory, name, text, sizeof text - 1)) >= 0) {
+    if (S_ISLNK(found.st_mode) &&
+        (length = readlinkat(directory, name, text, sizeof text - 1)) >= 0) {
         if (length > 100)
             printf(" to=%zd,%lx", length, hash_of(text, (size_t)length));
         else
@@ -389,7 +398,8 @@ static inline void show_descriptor(int fd)
         show_stat(&found);
     printf(" flags=%o,%o", fcntl(fd, F_GETFL), fcntl(fd, F_GETFD));
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    if (!S_ISFIFO(found.st_mode) && !S_ISSOCK(found.st_mode) && !(S_ISREG(found.st_mode) && found.st_nlink == 0) &&
+    if (!S_ISFIFO(found.st_mode) && !S_ISSOCK(found.st_mode) &&
+        !(S_ISREG(found.st_mode) && found.st_nlink == 0) &&
         (length = readlink(link, text, sizeof text - 1)) >= 0)
         show_link("at", text, (size_t)length);
     close(fd);

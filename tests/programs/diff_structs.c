@@ -4,7 +4,7 @@
  *
  *     diff_structs sized     structures that grow, with every odd size
  *     diff_structs options   setsockopt
- *     diff_structs names     names of queues, memory files, keys, attributes, and what may not be done
+ *     diff_structs names     names of queues, memory files, keys, attributes; what is forbidden
  *     diff_structs values    values of attributes, times
  */
 #include "diff_stage.h"
@@ -71,7 +71,8 @@ struct sized {
     size_t length;
 };
 
-static void one_sized(const struct sized *call, const char *place, const void *at, uint64_t size, const char *tail)
+static void one_sized(const struct sized *call, const char *place, const void *at, uint64_t size,
+                      const char *tail)
 {
     uint64_t a[6];
     long result;
@@ -85,8 +86,8 @@ static void one_sized(const struct sized *call, const char *place, const void *a
     result = syscall(call->number, a[0], a[1], a[2], a[3], a[4], a[5]);
     number = errno;
     /* How many mounts there are is nobody's business here. */
-    begin_line(call->number == NR_LISTMOUNT && result > 0 ? 1 : result, number, "%s %s %lx%s", call->name, place,
-               size, tail);
+    begin_line(call->number == NR_LISTMOUNT && result > 0 ? 1 : result, number, "%s %s %lx%s",
+               call->name, place, size, tail);
     if (call->number == SYS_openat2 && result >= 0)
         show_descriptor((int)result);
     else if (call->number == SYS_landlock_create_ruleset && result > 2)
@@ -97,9 +98,10 @@ static void one_sized(const struct sized *call, const char *place, const void *a
 
 static void sized(void)
 {
-    static const uint64_t sizes[] = {0,    1,    7,    8,    15,   16,         17,          20,        23,
-                                     24,   25,   31,   32,   33,   40,         64,          100,       4088,
-                                     4095, 4096, 4097, 5000, 65536, 0x80000000, 0x100000018, INT64_MAX, UINT64_MAX};
+    static const uint64_t sizes[] = {0,    1,     7,          8,           15,        16,        17,
+                                     20,   23,    24,         25,          31,        32,        33,
+                                     40,   64,    100,        4088,        4095,      4096,      4097,
+                                     5000, 65536, 0x80000000, 0x100000018, INT64_MAX, UINT64_MAX};
     static char out[65536];
     struct open_how how = {.flags = O_RDWR | O_CREAT, .mode = 0640};
     struct {
@@ -127,8 +129,20 @@ static void sized(void)
         {"openat2 without a path", SYS_openat2, {U(AT_FDCWD), 0}, 2, 3, &how, sizeof how},
         {"openat2 by no descriptor", SYS_openat2, {999, U("f")}, 2, 3, &how, sizeof how},
         {"file_setattr", NR_FILE_SETATTR, {U(AT_FDCWD), U("f"), 0, 0, 0}, 2, 3, &attributes, 24},
-        {"file_setattr missing", NR_FILE_SETATTR, {U(AT_FDCWD), U("missing"), 0, 0, 0}, 2, 3, &attributes, 24},
-        {"file_setattr flags", NR_FILE_SETATTR, {U(AT_FDCWD), U("f"), 0, 0, 1}, 2, 3, &attributes, 24},
+        {"file_setattr missing",
+         NR_FILE_SETATTR,
+         {U(AT_FDCWD), U("missing"), 0, 0, 0},
+         2,
+         3,
+         &attributes,
+         24},
+        {"file_setattr flags",
+         NR_FILE_SETATTR,
+         {U(AT_FDCWD), U("f"), 0, 0, 1},
+         2,
+         3,
+         &attributes,
+         24},
         {"file_getattr", NR_FILE_GETATTR, {U(AT_FDCWD), U("f"), 0, 0, 0}, 2, 3, &attributes, 24},
         {"setxattrat", NR_SETXATTRAT, {U(AT_FDCWD), U("f"), 0, U("user.two")}, 4, 5, &set, 16},
         {"setxattrat flags", NR_SETXATTRAT, {U(AT_FDCWD), U("f"), 1, U("user.two")}, 4, 5, &set, 16},
@@ -136,7 +150,13 @@ static void sized(void)
         {"getxattrat", NR_GETXATTRAT, {U(AT_FDCWD), U("f"), 0, U("user.one")}, 4, 5, &get, 16},
         {"landlock_create_ruleset", SYS_landlock_create_ruleset, {0, 0, 0}, 0, 1, &ruleset, 24},
         {"landlock_create_ruleset flags", SYS_landlock_create_ruleset, {0, 0, 1}, 0, 1, &ruleset, 24},
-        {"landlock_create_ruleset odd", SYS_landlock_create_ruleset, {0, 0, 0x100}, 0, 1, &ruleset, 24},
+        {"landlock_create_ruleset odd",
+         SYS_landlock_create_ruleset,
+         {0, 0, 0x100},
+         0,
+         1,
+         &ruleset,
+         24},
         {"lsm_set_self_attr", NR_LSM_SET_SELF_ATTR, {100, 0, 0, 0}, 1, 2, &label, 48},
         {"lsm_set_self_attr flags", NR_LSM_SET_SELF_ATTR, {100, 0, 0, 1}, 1, 2, &label, 48},
     };
@@ -173,10 +193,34 @@ static void sized(void)
     for (size_t j = 0; j < sizeof sizes / sizeof *sizes; j++)
         for (int spare = 0; spare < 2; spare++) {
             struct sized mounts[] = {
-                {"statmount", NR_STATMOUNT, {0, U(out), sizeof out, 0}, 0, -1, &bad_request, sizeof bad_request},
-                {"statmount flags", NR_STATMOUNT, {0, U(out), sizeof out, 1}, 0, -1, &bad_request, sizeof bad_request},
-                {"listmount", NR_LISTMOUNT, {0, U(out), 1000, 0}, 0, -1, &bad_request, sizeof bad_request},
-                {"listmount flags", NR_LISTMOUNT, {0, U(out), 1000, 8}, 0, -1, &bad_request, sizeof bad_request},
+                {"statmount",
+                 NR_STATMOUNT,
+                 {0, U(out), sizeof out, 0},
+                 0,
+                 -1,
+                 &bad_request,
+                 sizeof bad_request},
+                {"statmount flags",
+                 NR_STATMOUNT,
+                 {0, U(out), sizeof out, 1},
+                 0,
+                 -1,
+                 &bad_request,
+                 sizeof bad_request},
+                {"listmount",
+                 NR_LISTMOUNT,
+                 {0, U(out), 1000, 0},
+                 0,
+                 -1,
+                 &bad_request,
+                 sizeof bad_request},
+                {"listmount flags",
+                 NR_LISTMOUNT,
+                 {0, U(out), 1000, 8},
+                 0,
+                 -1,
+                 &bad_request,
+                 sizeof bad_request},
             };
             bad_request = request;
             bad_request.size = (uint32_t)sizes[j];
@@ -206,16 +250,22 @@ struct option {
     size_t length;
 };
 
-static void one_option(const struct option *option, const char *place, const void *at, uint64_t length)
+static void one_option(const struct option *option, const char *place, const void *at,
+                       uint64_t length)
 {
     static const struct {
         int family, type, protocol;
-    } kinds[] = {{AF_UNIX, SOCK_DGRAM, 0},   {AF_INET, SOCK_STREAM, 0},           {AF_INET6, SOCK_DGRAM, 0},
-                 {AF_PACKET, SOCK_DGRAM, 0}, {AF_NETLINK, SOCK_RAW, NETLINK_ROUTE}};
+    } kinds[] = {{AF_UNIX, SOCK_DGRAM, 0},
+                 {AF_INET, SOCK_STREAM, 0},
+                 {AF_INET6, SOCK_DGRAM, 0},
+                 {AF_PACKET, SOCK_DGRAM, 0},
+                 {AF_NETLINK, SOCK_RAW, NETLINK_ROUTE}};
     unsigned char value[64];
     socklen_t size = sizeof value;
     long result;
-    int fd = socket(kinds[option->kind].family, kinds[option->kind].type, kinds[option->kind].protocol), number;
+    int fd = socket(kinds[option->kind].family, kinds[option->kind].type,
+                    kinds[option->kind].protocol),
+        number;
 
     if (fd < 0)
         return;
@@ -232,11 +282,20 @@ static void one_option(const struct option *option, const char *place, const voi
 
 static void options(void)
 {
-    static const uint64_t lengths[] = {0,    1,     2,     3,       4,           5,
-                                       7,    8,     9,     12,      15,          16,
-                                       17,   100,   4095,  4096,    4097,        65535,
-                                       65536, 200000, 1 << 20, (1 << 20) + 1, 1 << 30, INT32_MAX,
-                                       0x80000000, 0xffffffff, 0x100000004, UINT64_MAX};
+    static const uint64_t lengths[] = {0,           1,
+                                       2,           3,
+                                       4,           5,
+                                       7,           8,
+                                       9,           12,
+                                       15,          16,
+                                       17,          100,
+                                       4095,        4096,
+                                       4097,        65535,
+                                       65536,       200000,
+                                       1 << 20,     (1 << 20) + 1,
+                                       1 << 30,     INT32_MAX,
+                                       0x80000000,  0xffffffff,
+                                       0x100000004, UINT64_MAX};
     struct sock_filter accept = BPF_STMT(BPF_RET, 0xffff);
     const struct sock_fprog program = {1, &accept}, bad_program = {1, (void *)gone};
     const struct linger linger = {1, 5};
@@ -368,7 +427,8 @@ static void show_queue(long queue)
 static void queues(void)
 {
     char unique[32];
-    struct mq_attr good = {.mq_maxmsg = 3, .mq_msgsize = 100}, zero = {0}, large = {.mq_maxmsg = 1 << 30, .mq_msgsize = 1};
+    struct mq_attr good = {.mq_maxmsg = 3, .mq_msgsize = 100}, zero = {0},
+                   large = {.mq_maxmsg = 1 << 30, .mq_msgsize = 1};
     const struct mq_attr *all[] = {&good, &zero, &large};
     const int flags[] = {O_RDWR | O_CREAT, O_RDONLY, O_RDWR | O_CREAT | O_EXCL, 0x7fffffff};
     struct place places[PLACES];
@@ -406,7 +466,8 @@ static void queues(void)
                 syscall(SYS_mq_unlink, unique);
             }
         /* The kernel reads 64 bytes. */
-        result = syscall(SYS_mq_open, unique, O_RDWR | O_CREAT, 0600, at_edge(7, run_of("", 64, 0), 64));
+        result =
+            syscall(SYS_mq_open, unique, O_RDWR | O_CREAT, 0600, at_edge(7, run_of("", 64, 0), 64));
         begin_line(result, errno, "mq_open all of it %d", i);
         show_queue(result);
         end_line();
@@ -457,7 +518,8 @@ static void show_key(long key)
     syscall(SYS_keyctl, KEYCTL_UNLINK, key, KEY_SPEC_PROCESS_KEYRING);
 }
 
-static void one_key(const char *name, const void *type, const void *description, const void *payload, uint64_t length)
+static void one_key(const char *name, const void *type, const void *description, const void *payload,
+                    uint64_t length)
 {
     long result = syscall(SYS_add_key, type, description, payload, length, KEY_SPEC_PROCESS_KEYRING);
 
@@ -468,7 +530,8 @@ static void one_key(const char *name, const void *type, const void *description,
 
 static void keys(void)
 {
-    static const uint64_t lengths[] = {0, 1, 100, 4096, 1 << 20, (1 << 20) - 1, (1 << 20) + 1, 1 << 30, 1ul << 32, UINT64_MAX};
+    static const uint64_t lengths[] = {
+        0, 1, 100, 4096, 1 << 20, (1 << 20) - 1, (1 << 20) + 1, 1 << 30, 1ul << 32, UINT64_MAX};
     struct place places[PLACES];
     char name[100];
     long result;
@@ -528,7 +591,8 @@ static void keys(void)
 /* What takes a right that the program has not, whatever is passed */
 static void forbidden(void)
 {
-    static const uint64_t lengths[] = {0, 1, 64, 65, 4097, (1 << 20) + 1, 0x7fffffff, 0x80000000, UINT64_MAX};
+    static const uint64_t lengths[] = {0,          1,          64,        65, 4097, (1 << 20) + 1,
+                                       0x7fffffff, 0x80000000, UINT64_MAX};
     struct place places[PLACES];
 
     places_for(places, "name", 5);
@@ -577,13 +641,13 @@ static void attribute_names(void)
         for (size_t j = 0; j < 3; j++) {
             const char *path = paths[j].path, *name = texts[i].at;
             long result;
-#define SHOW(call, ...)                                                                             \
-    do {                                                                                            \
-        errno = 0;                                                                                  \
-        result = syscall(__VA_ARGS__);                                                              \
-        begin_line(result, errno, call " %s %s", texts[i].name, paths[j].name);                     \
-        show_changes();                                                                             \
-        end_line();                                                                                 \
+#define SHOW(call, ...)                                                                              \
+    do {                                                                                             \
+        errno = 0;                                                                                   \
+        result = syscall(__VA_ARGS__);                                                               \
+        begin_line(result, errno, call " %s %s", texts[i].name, paths[j].name);                      \
+        show_changes();                                                                              \
+        end_line();                                                                                  \
     } while (0)
             SHOW("setxattr", SYS_setxattr, path, name, "value", 5, 0);
             SHOW("setxattr odd flags", SYS_setxattr, path, name, "value", 5, 4);
@@ -596,8 +660,16 @@ static void attribute_names(void)
             SHOW("lremovexattr", SYS_lremovexattr, path, name);
             SHOW("setxattrat", NR_SETXATTRAT, AT_FDCWD, path, 0, name, &set, sizeof set);
             SHOW("removexattrat", 466, AT_FDCWD, path, 0, name);
-            SHOW("fsetxattr", SYS_fsetxattr, j == 0 ? file : j == 1 ? -1 : some_path, name, "value", 5, 0);
-            SHOW("fgetxattr", SYS_fgetxattr, j == 0 ? file : j == 1 ? -1 : some_path, name, out, sizeof out);
+            SHOW("fsetxattr", SYS_fsetxattr,
+                 j == 0   ? file
+                 : j == 1 ? -1
+                          : some_path,
+                 name, "value", 5, 0);
+            SHOW("fgetxattr", SYS_fgetxattr,
+                 j == 0   ? file
+                 : j == 1 ? -1
+                          : some_path,
+                 name, out, sizeof out);
             SHOW("fremovexattr", SYS_fremovexattr, j == 0 ? file : j == 1 ? -1 : some_path, name);
         }
 }
@@ -606,7 +678,8 @@ static void attribute_names(void)
 
 static void attribute_values(void)
 {
-    static const uint64_t lengths[] = {0, 1, 5, 4000, 4096, 65535, 65536, 65537, 1 << 20, 1ul << 32, UINT64_MAX};
+    static const uint64_t lengths[] = {0,     1,     5,       4000,      4096,      65535,
+                                       65536, 65537, 1 << 20, 1ul << 32, UINT64_MAX};
     static char out[70000];
     struct place places[PLACES];
 
@@ -623,12 +696,16 @@ static void attribute_values(void)
                     long result, got;
                     errno = 0;
                     if (call == 0)
-                        result = syscall(SYS_setxattr, "f", "user.two", places[k].at, lengths[j], flags);
+                        result =
+                            syscall(SYS_setxattr, "f", "user.two", places[k].at, lengths[j], flags);
                     else if (call == 1)
-                        result = syscall(SYS_fsetxattr, file, "user.two", places[k].at, lengths[j], flags);
+                        result =
+                            syscall(SYS_fsetxattr, file, "user.two", places[k].at, lengths[j], flags);
                     else
-                        result = syscall(NR_SETXATTRAT, AT_FDCWD, "f", 0, "user.two", &set, sizeof set);
-                    begin_line(result, errno, "%s %s %lx %d", names[call], places[k].name, lengths[j], flags);
+                        result =
+                            syscall(NR_SETXATTRAT, AT_FDCWD, "f", 0, "user.two", &set, sizeof set);
+                    begin_line(result, errno, "%s %s %lx %d", names[call], places[k].name, lengths[j],
+                               flags);
                     if (result == 0) {
                         got = fgetxattr(file, "user.two", out, sizeof out);
                         printf(" %ld,%lx", got, hash_of(out, got > 0 ? (size_t)got : 0));
@@ -642,7 +719,8 @@ static void attribute_values(void)
 static void times(void)
 {
     const struct utimbuf seconds = {11, 22};
-    const struct timeval micros[][2] = {{{11, 1}, {22, 2}}, {{11, 1}, {22, 1000000}}, {{-5, -1}, {22, 3}}};
+    const struct timeval micros[][2] = {
+        {{11, 1}, {22, 2}}, {{11, 1}, {22, 1000000}}, {{-5, -1}, {22, 3}}};
     const struct timespec nanos[][2] = {{{11, 1}, {22, 2}},
                                         {{11, 1}, {22, 1000000000}},
                                         {{11, UTIME_OMIT}, {22, UTIME_OMIT}},
@@ -650,7 +728,9 @@ static void times(void)
                                         {{11, UTIME_OMIT}, {22, 2}},
                                         {{11, 1}, {22, UTIME_NOW}},
                                         {{-11, 1}, {1ul << 40, 2}}};
-    const char *const paths[] = {"f", "l", "missing", "", NULL}, *const names[] = {"f", "l", "missing", "empty", "null"};
+    const char *const paths[] = {"f", "l", "missing", "", NULL}, *const names[] = {"f", "l",
+                                                                                   "missing", "empty",
+                                                                                   "null"};
     struct place places[PLACES];
     long result;
 
@@ -671,8 +751,11 @@ static void times(void)
                     if (fd == 0)
                         result = syscall(SYS_utimes, paths[p], places[k].at);
                     else
-                        result = syscall(SYS_futimesat, fd == 1 ? AT_FDCWD : fd == 2 ? file : -1, paths[p],
-                                         places[k].at);
+                        result = syscall(SYS_futimesat,
+                                         fd == 1   ? AT_FDCWD
+                                         : fd == 2 ? file
+                                                   : -1,
+                                         paths[p], places[k].at);
                     begin_line(result, errno, "utimes %s %d %s %d", names[p], fd, places[k].name, i);
                     show_changes();
                     end_line();
@@ -685,10 +768,13 @@ static void times(void)
                     for (int flags = 0; flags < 4; flags++) {
                         const int all[] = {0, AT_SYMLINK_NOFOLLOW, AT_EMPTY_PATH, 1};
                         errno = 0;
-                        result = syscall(SYS_utimensat, fd == 0 ? AT_FDCWD : fd == 1 ? file : -1, paths[p],
-                                         places[k].at, all[flags]);
-                        begin_line(result, errno, "utimensat %s %d %s %zu %x", names[p], fd, places[k].name, i,
-                                   (unsigned)all[flags]);
+                        result = syscall(SYS_utimensat,
+                                         fd == 0   ? AT_FDCWD
+                                         : fd == 1 ? file
+                                                   : -1,
+                                         paths[p], places[k].at, all[flags]);
+                        begin_line(result, errno, "utimensat %s %d %s %zu %x", names[p], fd,
+                                   places[k].name, i, (unsigned)all[flags]);
                         show_changes();
                         end_line();
                     }

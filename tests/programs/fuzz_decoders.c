@@ -1,5 +1,6 @@
 /*
- * fuzz_decoders SEED SECONDS: makes calls whose pointers lead anywhere, to memory that holds anything.
+ * fuzz_decoders SEED SECONDS: makes calls whose pointers lead anywhere, to memory that holds
+ * anything.
  *
  * From standard input, a line for each call: its name, its number, and a letter for each argument:
  *
@@ -88,9 +89,10 @@ static uint64_t pointer(void)
 
 static uint64_t length(void)
 {
-    const uint64_t odd[] = {0,    1,    2,    3,     4,     8,          15,         16,        20,       24,   28,
-                            56,   64,   88,   110,   128,   129,        255,        256,       1024,     1025, 4095,
-                            4096, 4097, 8192, 65536, 65537, 1ul << 20,  1ul << 30,  1ul << 31, 1ul << 32, -1ul, -1ul >> 1};
+    const uint64_t odd[] = {
+        0,    1,    2,    3,     4,     8,         15,        16,        20,        24,   28,
+        56,   64,   88,   110,   128,   129,       255,       256,       1024,      1025, 4095,
+        4096, 4097, 8192, 65536, 65537, 1ul << 20, 1ul << 30, 1ul << 31, 1ul << 32, -1ul, -1ul >> 1};
 
     return below(20) == 0 ? any() : odd[below(sizeof odd / sizeof *odd)];
 }
@@ -117,14 +119,16 @@ static size_t mark(size_t align)
 
 static void fill(void)
 {
-    static const char *const words[] = {"f", "sub", "l", "user.a", "user.b", "user", "keyring", ".", "..",
-                                        "\1", "#!f", "lo", "reno"};
-    static const uint16_t families[] = {AF_UNIX, AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF_UNSPEC, AF_VSOCK, AF_PACKET};
+    static const char *const words[] = {"f", "sub", "l",  "user.a", "user.b", "user", "keyring",
+                                        ".", "..",  "\1", "#!f",    "lo",     "reno"};
+    static const uint16_t families[] = {AF_UNIX,    AF_UNIX,   AF_INET,  AF_INET6,
+                                        AF_NETLINK, AF_UNSPEC, AF_VSOCK, AF_PACKET};
 
     for (int i = 0; i < REGION_PAGES; i++) {
         bool now = i % 8 == 3 && below(2) == 0;
         if (now != hole[i])
-            REQUIRE(mprotect(region + (size_t)i * PAGE, PAGE, now ? PROT_NONE : PROT_READ | PROT_WRITE) == 0);
+            REQUIRE(mprotect(region + (size_t)i * PAGE, PAGE,
+                             now ? PROT_NONE : PROT_READ | PROT_WRITE) == 0);
         hole[i] = now;
     }
     for (size_t at = 0; at < REGION; at += 8) {
@@ -186,7 +190,8 @@ static void fill(void)
         /* Messages, mostly to the peer */
         size_t at = mark(8);
         for (uint64_t j = 0; j <= below(4); j++) {
-            uint64_t one[8] = {below(3) ? 0 : pointer(), below(130), pointer(), below(4), pointer(), below(3) ? 0 : below(100)};
+            uint64_t one[8] = {below(3) ? 0 : pointer(), below(130), pointer(), below(4), pointer(),
+                               below(3) ? 0 : below(100)};
             if (below(20) == 0)
                 one[1 + 2 * below(3)] = length();
             put(at + 64 * j, one, 64);
@@ -231,7 +236,8 @@ static int fresh_socket(void)
 
     fd = socket(kinds[kind].family, kinds[kind].type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     /* Whatever is sent stays on this machine. */
-    if (fd >= 0 && kinds[kind].family != AF_UNIX && setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, "lo", 3) != 0) {
+    if (fd >= 0 && kinds[kind].family != AF_UNIX &&
+        setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, "lo", 3) != 0) {
         close(fd);
         fd = -1;
     }
@@ -300,8 +306,8 @@ static void make(struct call *call)
     call->made++;
     call->succeeded += result >= 0;
     if (!unchanged(call->name, a, result)) {
-        printf("changed %s(%lx, %lx, %lx, %lx, %lx, %lx) = %ld\n", call->name, a[0], a[1], a[2], a[3], a[4],
-               a[5], result);
+        printf("changed %s(%lx, %lx, %lx, %lx, %lx, %lx) = %ld\n", call->name, a[0], a[1], a[2], a[3],
+               a[4], a[5], result);
         fflush(stdout);
         _exit(1);
     }
@@ -311,7 +317,8 @@ static void make(struct call *call)
         ;
     if (result >= 0) {
         if (strncmp(call->name, "open", 4) == 0 || strcmp(call->name, "creat") == 0 ||
-            strcmp(call->name, "memfd_create") == 0 || strcmp(call->name, "landlock_create_ruleset") == 0)
+            strcmp(call->name, "memfd_create") == 0 ||
+            strcmp(call->name, "landlock_create_ruleset") == 0)
             close((int)result);
         else if (strcmp(call->name, "add_key") == 0)
             syscall(SYS_keyctl, KEYCTL_UNLINK, result, KEY_SPEC_PROCESS_KEYRING);
@@ -353,12 +360,13 @@ int main(int argc, char **argv)
     state = strtoull(argv[1], NULL, 10) * 2 + 1;
     for (int i = 0; i < 20; i++)
         any();
-    while (call_count < CALLS && scanf("%31s %ld %7s", calls[call_count].name, &calls[call_count].number,
-                                       calls[call_count].kinds) == 3)
+    while (call_count < CALLS && scanf("%31s %ld %7s", calls[call_count].name,
+                                       &calls[call_count].number, calls[call_count].kinds) == 3)
         call_count++;
     REQUIRE(call_count > 0);
     require_few_rights();
-    REQUIRE(mkdir("one", 0755) == 0 && chdir("one") == 0 && mkdir("two", 0755) == 0 && chdir("two") == 0);
+    REQUIRE(mkdir("one", 0755) == 0 && chdir("one") == 0 && mkdir("two", 0755) == 0 &&
+            chdir("two") == 0);
     here = put_away(open(".", O_RDONLY | O_DIRECTORY));
     above = put_away(open("..", O_RDONLY | O_DIRECTORY));
     furnish();
