@@ -36,7 +36,7 @@ RUNS: Final = {
     "paths-dirfds": ("diff_paths", "dirfds", 6000),
     "paths-two": ("diff_paths", "two", 4000),
     "paths-closed": ("diff_paths", "closed", 250),
-    "exec-vectors": ("diff_exec", "vectors", 750),
+    "exec-vectors": ("diff_exec", "vectors", 450),
     "exec-limits": ("diff_exec", "limits", 10),
     "exec-scripts": ("diff_exec", "scripts", 1000),
     "exec-threads": ("diff_exec", "threads", 24),
