@@ -28,7 +28,6 @@ from pinfold.pins.arena import Arena
 from pinfold.policy.calls import Argument, Call
 from pinfold.policy.rules import DENY
 from pinfold.supervisor import arguments
-from pinfold.supervisor.arguments import TaskMemory
 from pinfold.supervisor.shapes import EVERYTHING
 from pinfold.syscalls.kinds import PATHS, Kind
 from pinfold.uapi.fs import PATH_MAX
@@ -62,7 +61,7 @@ class Supervisor:
     def __init__(self, listener: int) -> None:
         self._listener = listener
         self._arena = Arena(0, _ROOM)
-        self._memory = TaskMemory(self._arena.memory)
+        self._memory = self._arena.memory
 
     def answer(self) -> None:
         """Receives one notification and answers it."""

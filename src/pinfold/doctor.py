@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from pinfold import bpf
 from pinfold.errors import PinfoldError
+from pinfold.launch import filters
 from pinfold.launch.spawn import Command
 from pinfold.linux import landlock, libc, memfd, process, ptrace, redirect, seccomp
 from pinfold.linux.maps import MapsQuery, open_maps
@@ -249,15 +250,8 @@ def _succeeded(partner: int) -> bool:
 
 @functools.cache
 def _program() -> seccomp.FilterProgram:
-    code = bpf.compile_filter(
-        {_TRAPPED: [bpf.Case((), abi.SECCOMP_RET_USER_NOTIF)]},
-        default=abi.SECCOMP_RET_ALLOW,
-        arch=abi.AUDIT_ARCH_X86_64,
-        wrong_arch=abi.SECCOMP_RET_KILL_PROCESS,
-        x32=abi.SECCOMP_RET_KILL_PROCESS,
-        minus_one=abi.SECCOMP_RET_ERRNO | errno.ENOSYS,
-    )
-    return seccomp.FilterProgram(bpf.assemble(code))
+    code = filters.assembled({_TRAPPED: [bpf.Case((), abi.SECCOMP_RET_USER_NOTIF)]})
+    return seccomp.FilterProgram(code)
 
 
 def _listener(flags: int = 0) -> int:

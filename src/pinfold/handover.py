@@ -13,7 +13,6 @@ which a trapped call of the program has to do first, waits for ever: between the
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import select
 import signal
@@ -23,12 +22,13 @@ from typing import IO, TYPE_CHECKING, Any, Final, TypeAlias
 
 from pinfold import bpf
 from pinfold.errors import LaunchError, PolicyError
-from pinfold.launch import spawn
+from pinfold.launch import filters, spawn
 from pinfold.launch.spawn import HAND_OVER_CALLS, Command
 from pinfold.linux import libc
 from pinfold.linux.seccomp import FilterProgram
 from pinfold.listener import Backend, Listener
 from pinfold.session import require_machine
+from pinfold.syscalls.groups import near
 from pinfold.syscalls.numbers import X86_64
 from pinfold.uapi import seccomp as abi
 from pinfold.uapi.prctl import PR_SET_NO_NEW_PRIVS
@@ -80,17 +80,9 @@ def notify_filter(trap: Iterable[Call], refuse: Mapping[Any, int] | None = None)
     for call in trap:
         _add(cases, call, abi.SECCOMP_RET_USER_NOTIF)
     try:
-        program = bpf.compile_filter(
-            cases,
-            default=abi.SECCOMP_RET_ALLOW,
-            arch=abi.AUDIT_ARCH_X86_64,
-            wrong_arch=abi.SECCOMP_RET_KILL_PROCESS,
-            x32=abi.SECCOMP_RET_KILL_PROCESS,
-            minus_one=abi.SECCOMP_RET_ERRNO | errno.ENOSYS,
-        )
+        return filters.assembled(cases)
     except ValueError as error:
         raise PolicyError(str(error)) from error
-    return bpf.assemble(program)
 
 
 def _add(cases: dict[int, list[bpf.Case]], call: Call, action: int) -> None:
@@ -105,11 +97,7 @@ def _number(name: Any) -> int:
         return name
     if isinstance(name, str) and name in X86_64:
         return X86_64[name]
-    from difflib import get_close_matches  # noqa: PLC0415 (slow to import, and seldom needed)
-
-    close = get_close_matches(str(name), X86_64, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(close)}?" if close else ""
-    raise PolicyError(f"there is no system call {name!r}{hint}")
+    raise PolicyError(f"there is no system call {name!r}{near(str(name), X86_64)}")
 
 
 class Supervised:

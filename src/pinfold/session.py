@@ -19,7 +19,7 @@ from pinfold.audit.record import Entry, Path
 from pinfold.backends.base import Deny
 from pinfold.backends.trace import TraceBackend
 from pinfold.errors import LaunchError, UnsupportedError
-from pinfold.launch import confine, spawn
+from pinfold.launch import confine, filters, spawn
 from pinfold.linux import process, seccomp
 from pinfold.pins.arena import ArenaPool
 from pinfold.pins.install import DELIVERY_CALL, Installer
@@ -300,20 +300,14 @@ def filter_code(trapped: Iterable[int], secret: tuple[int, int]) -> bytes:
         secret=secret,
         hand_over=abi.SECCOMP_RET_USER_NOTIF,
     )
-    program = bpf.compile_filter(
+    return filters.assembled(
         {
             number: [
                 bpf.Case(tuple(bpf.Arg(*test) for test in tests), action) for tests, action in row
             ]
             for number, row in cases.items()
-        },
-        default=abi.SECCOMP_RET_ALLOW,
-        arch=abi.AUDIT_ARCH_X86_64,
-        wrong_arch=abi.SECCOMP_RET_KILL_PROCESS,
-        x32=abi.SECCOMP_RET_KILL_PROCESS,
-        minus_one=abi.SECCOMP_RET_ERRNO | errno.ENOSYS,
+        }
     )
-    return bpf.assemble(program)
 
 
 def _random() -> int:

@@ -39,16 +39,6 @@ PROT_NONE, PROT_READ, PROT_RW = 0, 1, 3
 NOWHERE = 0x666000
 
 
-class Reader:
-    """What the codecs see of this process."""
-
-    def __init__(self, view: mmap.mmap) -> None:
-        self._memory = Memory(address_of(view))
-
-    def read(self, address: int, offset: int, length: int) -> int:
-        return self._memory.read(os.getpid(), address, offset, length)
-
-
 class Task(NamedTuple):
     """Pages between two that are never readable, and a slot."""
 
@@ -56,7 +46,7 @@ class Task(NamedTuple):
     start: int
     view: mmap.mmap
     base: int
-    reader: Reader
+    memory: Memory
 
     def fill(self, blob: bytes, unreadable: frozenset[int] = frozenset()) -> None:
         self.protect(range(PAGES), PROT_RW)
@@ -68,7 +58,7 @@ class Task(NamedTuple):
             libc.syscall("mprotect", NR["mprotect"], self.start + PAGE * page, PAGE, how)
 
     def image(self, size: int = SLOT) -> Image:
-        return Image(self.view, 0, size, self.base, self.reader)
+        return Image(self.view, 0, size, self.base, self.memory)
 
 
 def address_of(view: mmap.mmap) -> int:
@@ -86,7 +76,9 @@ def task() -> Iterator[Task]:
     view = mmap.mmap(fd, SLOT)
     base = libc.syscall("mmap", NR["mmap"], 0, SLOT, PROT_READ, mmap.MAP_SHARED, fd, 0)
     os.close(fd)
-    yield Task(pages, start, view, base, Reader(view))
+    memory = Memory(address_of(view))
+    memory.tid = os.getpid()
+    yield Task(pages, start, view, base, memory)
     libc.syscall("munmap", NR["munmap"], base, SLOT)
     libc.syscall("mprotect", NR["mprotect"], start - PAGE, (PAGES + 2) * PAGE, PROT_RW)
 
@@ -210,7 +202,7 @@ def test_a_program_gets_what_was_decoded(task: Task) -> None:
     argv = vector.encode(image, arguments)
     envp = vector.encode(image, environment)
     # The image is the task of a second one, behind it.
-    again = Image(task.view, SLOT // 2, SLOT // 2, task.base + SLOT // 2, task.reader)
+    again = Image(task.view, SLOT // 2, SLOT // 2, task.base + SLOT // 2, task.memory)
     first = vector.decode(again, argv)
     second = vector.decode(again, envp)
     assert (first.values, second.values) == (arguments, environment)

@@ -29,8 +29,8 @@ def arena():  # type: ignore[no-untyped-def]
 
 
 def _mapping(arena: Arena, **changed: int) -> Mapping:
-    major, minor = arena.device
-    good = Mapping(BASE, BASE + arena.size, PINNED, 0, arena.inode, major, minor)
+    major, minor, inode = arena.file
+    good = Mapping(BASE, BASE + arena.size, PINNED, 0, inode, major, minor)
     return good._replace(**changed)
 
 

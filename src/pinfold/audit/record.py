@@ -20,7 +20,14 @@ from pinfold.codec.sockaddr import Sockaddr
 from pinfold.codec.sockaddr import show as show_address
 from pinfold.codec.vector import StringVector
 from pinfold.codec.xattr import XattrArgs
-from pinfold.syscalls.kinds import NULLABLE, POINTERS, Kind, show_at_flags, show_open_flags
+from pinfold.syscalls.kinds import (
+    NULLABLE,
+    POINTERS,
+    Kind,
+    as_int,
+    show_at_flags,
+    show_open_flags,
+)
 from pinfold.uapi.fs import AT_FDCWD
 
 if TYPE_CHECKING:
@@ -188,10 +195,10 @@ def _message(message: Message) -> dict[str, Any]:
 
 def _number(kind: Kind, value: int) -> str | int:
     if kind is Kind.DIRFD:
-        value = _signed(value)
+        value = as_int(value)
         return "AT_FDCWD" if value == AT_FDCWD else value
     if kind in (Kind.FD, Kind.INTEGER):
-        return _signed(value)
+        return as_int(value)
     if kind is Kind.OPEN_FLAGS:
         return show_open_flags(value & 0xFFFFFFFF)
     if kind is Kind.AT_FLAGS:
@@ -199,8 +206,3 @@ def _number(kind: Kind, value: int) -> str | int:
     if kind is Kind.MODE:
         return oct(value & 0xFFFFFFFF)
     return value
-
-
-def _signed(value: int) -> int:
-    value &= 0xFFFFFFFF
-    return value - ((value >> 31) << 32)

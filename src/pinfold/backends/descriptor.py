@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from pinfold.linux.seccomp import RawNotification
 
-LONGEST: Final = 24 * 60 * 60.0
+_LONGEST: Final = 24 * 60 * 60.0
 """Seconds; poll counts milliseconds in an int."""
 _U32: Final = (1 << 32) - 1
 _U64: Final = (1 << 64) - 1
@@ -78,6 +78,11 @@ def check_number(descriptor: int) -> int:
     if not 0 <= descriptor < _DESCRIPTORS:
         raise OSError(errno.EBADF, f"{descriptor:#x} is no descriptor")
     return descriptor
+
+
+def bounded(timeout: float | None) -> float | None:
+    """Returns a time limit in seconds that ``poll`` can count; None for none."""
+    return None if timeout is None else min(max(0.0, timeout), _LONGEST)
 
 
 class SharedDescriptor:
@@ -207,8 +212,7 @@ class ListenerDescriptor:
             EOFError: No process is left under the filter.
             OSError: EBADF when the listener is closed, also meanwhile.
         """
-        if timeout is not None and not 0 <= timeout <= LONGEST:
-            timeout = min(max(0.0, timeout), LONGEST)
+        timeout = bounded(timeout)
         with self.listener as fd:
             if not self._reading.acquire(False):
                 start = time.monotonic()

@@ -15,7 +15,6 @@ Pins that were forgotten, because more memfds are in use than may be kept, are r
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import resource
 import threading
@@ -33,7 +32,7 @@ from pinfold.backends.descriptor import (
 )
 from pinfold.linux import memfd as memory
 from pinfold.linux import redirect
-from pinfold.uapi.mman import F_GET_SEALS, PAGE_SIZE
+from pinfold.uapi.mman import PAGE_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -93,7 +92,7 @@ class NativeBackend(ListenerDescriptor):
         with self.listener as fd:
             rules.check_install(flags, address, size)
             check_cookie(cookie)
-            rules.check_seals(_seals(check_number(memfd)))
+            rules.check_seals(memory.seals(check_number(memfd)))
             if self._revision == redirect.FIRST:
                 if not address:
                     raise OSError(errno.EINVAL, "pin install: this kernel chooses no address")
@@ -274,12 +273,3 @@ class Installed:
 
     def _forget_oldest(self) -> None:
         self._kept.popitem(last=False)[1].descriptor.close()
-
-
-def _seals(memfd: int) -> int:
-    try:
-        return fcntl.fcntl(memfd, F_GET_SEALS)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        raise OSError(errno.EINVAL, f"descriptor {memfd} is no memfd") from error

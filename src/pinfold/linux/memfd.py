@@ -54,6 +54,20 @@ def _resize(fd: int, size: int) -> None:
         return
 
 
+def seals(fd: int) -> int:
+    """Returns the seals of a memory file.
+
+    Raises:
+        OSError: EINVAL when it is none; EBADF.
+    """
+    try:
+        return fcntl.fcntl(fd, mman.F_GET_SEALS)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise OSError(errno.EINVAL, f"descriptor {fd} is no memfd") from error
+
+
 def seal(fd: int, seals: int) -> None:
     """Adds seals; call it after our own writable mapping exists.
 

@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import os
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pinfold.errors import UnsupportedError
 from pinfold.pins.pin import Pin
+from pinfold.pins.sealed import file_of
 from pinfold.tracee.memory import Memory
 from pinfold.uapi.fs import PATH_MAX
 
@@ -71,21 +71,18 @@ class Arena(Pin):
 
     Attributes:
         memory: Reads task memory into ``view``.
-        device: (major, minor) of the memfd's file system, for the live check.
-        inode: Inode number of the memfd.
+        file: Which memfd it is, for the live check.
 
     Raises:
         OSError: EMFILE or ENOMEM.
     """
 
-    __slots__ = ("device", "inode", "memory", "number")
+    __slots__ = ("file", "memory", "number")
 
     def __init__(self, number: int, size: int) -> None:
         super().__init__(size)
         self.number = number
-        stat = os.fstat(self.fd)
-        self.device = (os.major(stat.st_dev), os.minor(stat.st_dev))
-        self.inode = stat.st_ino
+        self.file = file_of(self.fd)
         self.memory = Memory(_address_of(self.view))
 
 

@@ -40,8 +40,7 @@ if TYPE_CHECKING:
 
 def shows(mapping: Mapping | None, arena: Arena, base: int) -> bool:
     """Returns whether a mapping is the whole of ``arena``, as pinned at ``base``."""
-    file = sealed.File(*arena.device, arena.inode)
-    return sealed.shows(mapping, file, base, base, base + arena.size)
+    return sealed.shows(mapping, arena.file, base, base, base + arena.size)
 
 
 class LiveCheck:
@@ -80,14 +79,9 @@ class LiveCheck:
             OSError: As :meth:`pinned`.
         """
         mapping = self._mapping(tid, base)
-        if mapping is None or not shows(mapping, arena, base):
-            return False
-        try:
-            return sealed.is_sealed(tid, mapping)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ESRCH):
-                raise TraceeGone(tid) from error
-            raise
+        return (
+            mapping is not None and shows(mapping, arena, base) and sealed.is_sealed(tid, mapping)
+        )
 
     def _mapping(self, tid: int, address: int) -> Mapping | None:
         maps = self._maps.get(tid)
@@ -115,11 +109,7 @@ class LiveCheck:
     def _open(self, tid: int) -> int:
         while len(self._maps) >= self._limit:
             os.close(self._maps.popitem(last=False)[1])
-        try:
+        with sealed.looking_at(tid):
             maps = open_maps(tid)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ESRCH):
-                raise TraceeGone(tid) from error
-            raise
         self._maps[tid] = maps
         return maps

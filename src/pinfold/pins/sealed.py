@@ -14,13 +14,13 @@ beginning; pins at low addresses are found at once.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
-import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from pinfold.errors import UnsupportedError
+from pinfold.errors import TraceeGone, UnsupportedError
 from pinfold.linux import libc
 from pinfold.syscalls.numbers import X86_64 as NR
 from pinfold.uapi import mman
@@ -31,6 +31,8 @@ from pinfold.uapi.procmap import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pinfold.linux.maps import Mapping
     from pinfold.tracee.inject import Injector
 
@@ -44,8 +46,6 @@ _PAGE: Final = mman.PAGE_SIZE
 _CHUNK: Final = 2048
 """About three mappings: the kernel makes no more of the file than is read."""
 _LARGEST_CHUNK: Final = 1 << 16
-
-_RANGE: Final = re.compile(rb"[0-9a-f]+-[0-9a-f]+ ")
 
 _RIGHTS: Final = PROCMAP_QUERY_VMA_READABLE | PROCMAP_QUERY_VMA_WRITABLE | PROCMAP_QUERY_VMA_SHARED
 _AS_PINNED: Final = PROCMAP_QUERY_VMA_READABLE | PROCMAP_QUERY_VMA_SHARED
@@ -128,6 +128,21 @@ def close(inject: Injector, descriptor: int) -> None:
         inject.call(_CLOSE_RANGE, descriptor, descriptor, 0)
 
 
+@contextlib.contextmanager
+def looking_at(tid: int) -> Iterator[None]:
+    """Opens files of a task below ``/proc`` in its block: they are missing when the task is gone.
+
+    Raises:
+        TraceeGone: It died.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ESRCH):
+            raise TraceeGone(tid) from error
+        raise
+
+
 def is_sealed(tid: int, mapping: Mapping) -> bool:
     """Returns whether a mapping of the stopped task is there and sealed.
 
@@ -136,13 +151,19 @@ def is_sealed(tid: int, mapping: Mapping) -> bool:
         mapping: As the kernel has just described it.
 
     Raises:
-        OSError: ENOENT or ESRCH when the task is gone; EACCES or EPERM when we may not look.
-
-    Kernel: ``show_smap_vma_flags`` in ``fs/proc/task_mmu.c``.
+        TraceeGone: The task died.
+        OSError: EACCES or EPERM when we may not look.
     """
-    mark = _seal_mark()
-    head = b"%08x-%08x " % (mapping.start, mapping.end)
-    smaps = os.open(f"/proc/{tid}/smaps", os.O_RDONLY | os.O_CLOEXEC)
+    with looking_at(tid):
+        return _seal_mark() in _flags(
+            f"/proc/{tid}/smaps", b"%08x-%08x " % (mapping.start, mapping.end)
+        )
+
+
+def _flags(path: str, head: bytes) -> list[bytes]:
+    # The flags of the mapping whose description begins with ``head``, none when it is not there.
+    # Kernel: show_smap_vma_flags in fs/proc/task_mmu.c.
+    smaps = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         text = b""
         size = _CHUNK
@@ -155,11 +176,11 @@ def is_sealed(tid: int, mapping: Mapping) -> bool:
                 flags = text.find(b"VmFlags:", at)
                 end = text.find(b"\n", flags)
                 if 0 <= flags < end:
-                    return mark in text[flags:end].split()
+                    return text[flags:end].split()
             size = min(2 * size, _LARGEST_CHUNK)
     finally:
         os.close(smaps)
-    return False
+    return []
 
 
 @functools.cache
@@ -170,15 +191,10 @@ def _seal_mark() -> bytes:
         "mmap", _MMAP, 0, _PAGE, mman.PROT_READ, mman.MAP_PRIVATE | mman.MAP_ANONYMOUS, -1, 0
     )
     libc.syscall("mseal", _MSEAL, page, _PAGE, 0)
-    with open("/proc/self/smaps", "rb") as smaps:
-        inside = False
-        for line in smaps:
-            if _RANGE.match(line):
-                inside = int(line.partition(b"-")[0], 16) == page
-            elif inside and line.startswith(b"VmFlags:"):
-                for mark in (b"sl", b"??"):
-                    if mark in line.split():
-                        return mark
+    flags = _flags("/proc/self/smaps", b"%08x-" % page)
+    for mark in (b"sl", b"??"):
+        if mark in flags:
+            return mark
     raise UnsupportedError("this kernel does not show in /proc/PID/smaps whether a page is sealed")
 
 

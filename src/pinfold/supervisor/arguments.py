@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pinfold.codec.image import Image
-    from pinfold.tracee.memory import Memory
 
 BUFFER_MAX: Final = 1 << 20
 """Most bytes of a buffer that are pinned."""
@@ -37,24 +36,6 @@ _WORD_MAX: Final = {
     ("delete_module", 0): 64 - 8,
 }
 """How far the kernel reads some words at most, by call and number of the pointer."""
-
-
-class TaskMemory:
-    """The memory of one task at a time, for the codecs.
-
-    Args:
-        memory: Reads any task's memory into the slot's mapping.
-    """
-
-    __slots__ = ("_read", "tid")
-
-    def __init__(self, memory: Memory) -> None:
-        self._read = memory.read
-        self.tid = 0
-
-    def read(self, address: int, offset: int, length: int) -> int:
-        """Returns how many bytes could be copied; see ``codec.base.Memory``."""
-        return self._read(self.tid, address, offset, length)
 
 
 class Found(NamedTuple):
@@ -91,6 +72,10 @@ def read(
         return _bytes(image, address, fixed)
     if kind is Kind.MNT_ID_REQ:
         return _sized_by_itself(image, address)
+    decode = _DECODERS.get(kind)
+    if decode is not None:
+        found = decode(image, address, size)
+        return Found(found, found.pointer)
     return _READERS[kind](image, call, kind, address, size, before)
 
 
@@ -123,20 +108,6 @@ def _strings(
     return Found(found, found.pointer)
 
 
-def _sockaddr(
-    image: Image, _call: str, _kind: Kind, address: int, size: int, _before: Sequence[Any]
-) -> Found:
-    found = sockaddr.decode(image, address, size)
-    return Found(found, found.pointer)
-
-
-def _message(
-    image: Image, _call: str, _kind: Kind, address: int, _size: int, _before: Sequence[Any]
-) -> Found:
-    found = message.decode(image, address)
-    return Found(found, found.pointer)
-
-
 def _messages(
     image: Image, _call: str, _kind: Kind, address: int, size: int, _before: Sequence[Any]
 ) -> Found | None:
@@ -144,13 +115,6 @@ def _messages(
     if size & 0xFFFFFFFF == 0:
         return None
     found = message.decode(image, address)
-    return Found(found, found.pointer)
-
-
-def _open_how(
-    image: Image, _call: str, _kind: Kind, address: int, size: int, _before: Sequence[Any]
-) -> Found:
-    found = openhow.decode(image, address, size)
     return Found(found, found.pointer)
 
 
@@ -227,22 +191,26 @@ def _sized_by_itself(image: Image, address: int) -> Found:
 _MNT_ID_REQ_SIZE: Final = 24
 """``MNT_ID_REQ_SIZE_VER0``: a smaller one is refused before more is read."""
 
+_DECODERS: Final[dict[Kind, Callable[[Image, int, int], Any]]] = {
+    Kind.SOCKADDR: sockaddr.decode,
+    Kind.SOCKADDR_OR_NULL: sockaddr.decode,
+    Kind.MSGHDR: lambda image, address, _: message.decode(image, address),
+    Kind.OPEN_HOW: openhow.decode,
+}
+"""Of kinds for which a codec needs the pointer and the register after it, and says all itself."""
+
 _READERS: Final[dict[Kind, Callable[..., Found | None]]] = {
     Kind.TEXT: _text,
     Kind.WORD: _text,
     Kind.WORD_OR_NULL: _text,
     Kind.NAME: _name,
     Kind.STRINGS: _strings,
-    Kind.SOCKADDR: _sockaddr,
-    Kind.SOCKADDR_OR_NULL: _sockaddr,
-    Kind.MSGHDR: _message,
     Kind.MMSGHDR: _messages,
-    Kind.OPEN_HOW: _open_how,
     Kind.XATTR_ARGS: _xattr_args,
     Kind.BUFFER_IN: _buffer,
 }
 
-READABLE: Final = frozenset({*_READERS, *FIXED, Kind.MNT_ID_REQ})
+READABLE: Final = frozenset({*_DECODERS, *_READERS, *FIXED, Kind.MNT_ID_REQ})
 """Kinds that :func:`read` knows. Mounts and file handles are refused in every sandbox."""
 
 

@@ -28,8 +28,7 @@ from pinfold.paths import wants_directory
 from pinfold.policy.calls import Argument, Call
 from pinfold.policy.rules import ALLOW, DENY, REDIRECT
 from pinfold.supervisor import arguments, reopen
-from pinfold.supervisor.arguments import TaskMemory
-from pinfold.syscalls.kinds import PATHS, Kind
+from pinfold.syscalls.kinds import PATHS, Kind, as_int
 from pinfold.tracee.names import NoDirectoryError
 from pinfold.uapi.fs import (
     AT_EMPTY_PATH,
@@ -104,7 +103,7 @@ class Engine:
     Preconditions: the task is stopped, and its registers are loaded.
     """
 
-    __slots__ = ("_judge", "_memories", "_names", "_naming", "_real", "_ruling", "_strict")
+    __slots__ = ("_judge", "_names", "_naming", "_real", "_ruling", "_strict")
 
     def __init__(
         self,
@@ -121,7 +120,6 @@ class Engine:
         self._strict = real or not rules.empty or ruling is not None
         self._naming = naming or self._strict
         self._ruling = ruling
-        self._memories: dict[int, TaskMemory] = {}
 
     def decide(self, task: Task, call: Shape, slot: Slot, base: int) -> Decision:
         """Returns what to do about a trapped call.
@@ -141,9 +139,9 @@ class Engine:
                 # Another thread could be in the middle of a call judged under the old root.
                 return _failed(errno.EPERM)
             self._names.rooted = False
-        image = Image(
-            slot.arena.view, slot.offset, slot.size, base, self._memory_of(task.tid, slot)
-        )
+        memory = slot.arena.memory
+        memory.tid = task.tid
+        image = Image(slot.arena.view, slot.offset, slot.size, base, memory)
         try:
             others = _others(task, call, image) if call.others else ()
         except Refused as refused:
@@ -189,13 +187,6 @@ class Engine:
                 return decision._replace(plan=plan)
         return decision._replace(plan=_plan(call, decision.judged, decision.others, scalars))
 
-    def _memory_of(self, tid: int, slot: Slot) -> TaskMemory:
-        memory = self._memories.get(slot.arena.number)
-        if memory is None:
-            memory = self._memories[slot.arena.number] = TaskMemory(slot.arena.memory)
-        memory.tid = tid
-        return memory
-
     def _path(
         self, task: Task, call: Shape, image: Image, path: PathArgument, how: OpenHow | None
     ) -> Judged | int | None:
@@ -203,7 +194,7 @@ class Engine:
         registers = task.registers
         address = registers[path.register]
         resolve = 0 if how is None else how.resolve
-        dirfd = AT_FDCWD if path.dirfd < 0 else _as_int(registers[path.dirfd])
+        dirfd = AT_FDCWD if path.dirfd < 0 else as_int(registers[path.dirfd])
         if address == 0 and path.kind is Kind.PATH_OR_NULL:
             # The descriptor before it is meant, if it is one.
             if path.dirfd < 0 or dirfd != AT_FDCWD:
@@ -487,9 +478,3 @@ def _failed(
     number: int, judged: tuple[Judged, ...] = (), others: tuple[Argument, ...] = ()
 ) -> Decision:
     return Decision(Deny(number), ERROR, None, judged, others)
-
-
-def _as_int(value: int) -> int:
-    # A descriptor is a C int: the kernel looks at the low 32 bits.
-    value &= 0xFFFFFFFF
-    return value - (1 << 32) if value >> 31 else value

@@ -14,7 +14,7 @@ from pinfold.syscalls.numbers import X86_64
 from pinfold.syscalls.table import TABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 DESCRIPTIONS: Final[dict[str, str]] = {
     "open": "Opens a file by path, or makes one.",
@@ -65,11 +65,16 @@ def names(word: str) -> tuple[str, ...]:
         return GROUPS[word]
     if word in X86_64:
         return (word,)
+    known = dict.fromkeys((*GROUPS, *X86_64))
+    raise PolicyError(f"there is no system call or group {word!r}{near(word, known)}")
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """Returns the end of a message about an unknown word: which known ones it is like, if any."""
     from difflib import get_close_matches  # noqa: PLC0415 (slow to import, and seldom needed)
 
-    close = get_close_matches(word, dict.fromkeys((*GROUPS, *X86_64)), cutoff=0.5)
-    hint = f"; did you mean {' or '.join(close)}?" if close else ""
-    raise PolicyError(f"there is no system call or group {word!r}{hint}")
+    close = get_close_matches(word, list(known), cutoff=0.5)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
 def numbers(word: str, table: Mapping[str, int] = X86_64) -> tuple[int, ...]:

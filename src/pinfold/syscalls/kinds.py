@@ -241,6 +241,12 @@ def _bits(value: int, names: tuple[tuple[int, str], ...]) -> list[str]:
     return found
 
 
+def as_int(value: int) -> int:
+    """Returns what a C ``int`` argument is: the register's low 32 bits, signed."""
+    value &= 0xFFFFFFFF
+    return value - ((value >> 31) << 32)
+
+
 def show_open_flags(value: int) -> str:
     """Returns ``O_*`` bits in words, as ``strace`` would; unknown bits in hexadecimal."""
     return "|".join([_ACCESS[value & 3], *_bits(value & ~3, O_NAMES)])

@@ -209,7 +209,7 @@ class Injector:
             TraceeGone: The stop is an exec, which the main loop gets to see.
         """
         task = self._task
-        if status == wanted and not (wanted == stops.STEP_STOP and self._sent_by_someone()):
+        if status == wanted and not (wanted == stops.STEP_STOP and self._task.sent_by_someone()):
             return True
         event = stops.stop_event(status)
         if event == abi.PTRACE_EVENT_EXEC:
@@ -225,7 +225,7 @@ class Injector:
             self._again = [held for held in self._again if held[0] != signal.SIGSTOP]
         elif event == 0 and status != stops.SYSCALL_STOP:
             number = stops.stop_signal(status)
-            if number != signal.SIGSYS or self._code_of_signal() != _SYS_SECCOMP:
+            if number != signal.SIGSYS or task.signal_code() != _SYS_SECCOMP:
                 self._hold(number)
         return False
 
@@ -237,15 +237,6 @@ class Injector:
                 process.signal_thread(self._task.tgid, self._task.tid, signal.SIGKILL)
             raise TraceeGone(self._task.tid)
         self._again.append((number, ptrace.get_siginfo(self._task.tid)))
-
-    def _sent_by_someone(self) -> bool:
-        # The kernel's own step trap has a positive si_code (TRAP_BRKPT, TRAP_TRACE).
-        return self._code_of_signal() <= 0
-
-    def _code_of_signal(self) -> int:
-        info = ptrace.get_siginfo(self._task.tid)
-        _, _, code = abi.SIGINFO_HEAD.unpack_from(info.raw)
-        return int(code)
 
 
 def replay(task: Task, number: int) -> int:

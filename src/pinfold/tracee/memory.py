@@ -12,23 +12,26 @@ import errno
 
 from pinfold.errors import TraceeGone
 from pinfold.linux.uio import RemoteReader
-from pinfold.uapi.fs import PATH_MAX
 
 
 class Memory:
-    """Reads task memory into a mapping of our own.
+    """Reads the memory of one task at a time into a mapping of our own; see ``codec.base.Memory``.
 
     Args:
         address: Where the mapping that is written lies in our address space.
+
+    Attributes:
+        tid: The task.
     """
 
-    __slots__ = ("_address", "_reader")
+    __slots__ = ("_address", "_reader", "tid")
 
     def __init__(self, address: int) -> None:
         self._address = address
         self._reader = RemoteReader()
+        self.tid = 0
 
-    def read(self, tid: int, address: int, offset: int, length: int) -> int:
+    def read(self, address: int, offset: int, length: int) -> int:
         """Returns how many bytes from ``address`` could be copied to ``offset`` of the mapping.
 
         Anything but ``length`` means that the rest cannot be read: 0 where not even the first byte
@@ -38,32 +41,10 @@ class Memory:
             TraceeGone: The task died.
         """
         try:
-            return self._reader.read(tid, address, self._address + offset, length)
+            return self._reader.read(self.tid, address, self._address + offset, length)
         except OSError as error:
-            _only_unreadable(error, tid)
+            if error.errno == errno.ESRCH:
+                raise TraceeGone(self.tid) from error
+            if error.errno not in (errno.EFAULT, errno.EPERM, errno.EINVAL, errno.ENOMEM):
+                raise
             return 0
-
-    def read_path(self, tid: int, address: int, offset: int) -> int:
-        """Copies a path to ``offset`` of the mapping; returns its length without the NUL.
-
-        Returns a negative errno where the kernel would fail: ``-EFAULT`` for a page that cannot be
-        read before the NUL, ``-ENAMETOOLONG`` when there is none in PATH_MAX bytes.
-
-        Raises:
-            TraceeGone: The task died.
-
-        Kernel: ``getname_flags`` in ``fs/namei.c``, ``strncpy_from_user``.
-        """
-        try:
-            return self._reader.read_string(tid, address, self._address + offset, PATH_MAX)
-        except OSError as error:
-            _only_unreadable(error, tid)
-            return -errno.EFAULT
-
-
-def _only_unreadable(error: OSError, tid: int) -> None:
-    # Returns if the error says no more than that.
-    if error.errno == errno.ESRCH:
-        raise TraceeGone(tid) from error
-    if error.errno not in (errno.EFAULT, errno.EPERM, errno.EINVAL, errno.ENOMEM):
-        raise error

@@ -130,6 +130,20 @@ class Task:
         with self.guard:
             ptrace.poke_register(self.tid, register, value)
 
+    def signal_code(self) -> int:
+        """Returns the ``si_code`` of the signal that it stopped for."""
+        with self.guard:
+            info = ptrace.get_siginfo(self.tid)
+        _, _, code = abi.SIGINFO_HEAD.unpack_from(info.raw)
+        return int(code)
+
+    def sent_by_someone(self) -> bool:
+        """Returns whether a SIGTRAP is somebody's signal, and not the end of a step.
+
+        The kernel's own have a positive code (TRAP_BRKPT, TRAP_TRACE).
+        """
+        return self.signal_code() <= 0
+
     def skip_call(self, result: int) -> None:
         """Makes the call that the task trapped on return ``result`` without being made.
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import select
 import threading
@@ -25,9 +24,10 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from pinfold.backends.descriptor import (
-    LONGEST,
     ListenerDescriptor,
     SharedDescriptor,
+    bounded,
+    check_number,
     uninterrupted,
 )
 from pinfold.backends.interrupt import wire
@@ -36,6 +36,7 @@ from pinfold.backends.interrupt.wire import Reply, Request
 from pinfold.backends.rules import check_install, check_seals, redirect_masks
 from pinfold.errors import InternalError
 from pinfold.linux import seccomp
+from pinfold.linux.memfd import seals
 from pinfold.syscalls.numbers import X86_64 as NR
 from pinfold.uapi import mman
 from pinfold.uapi import seccomp as abi
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from pinfold.linux.seccomp import RawNotification
 
 _SWEEP_AT: Final = 1024
-_NO_NUMBER: Final = 0xFFFFFFFF
+_NO_NUMBER: Final = 0x7FFFFFFF
 """A descriptor number that no task can have."""
 
 _UNSTEPPABLE: Final = frozenset(
@@ -115,15 +116,14 @@ class InterruptBackend:
 
     def receive(self, timeout: float | None) -> RawNotification | None:
         """Returns the next notification, None when there is none in time or it went away."""
+        timeout = bounded(timeout)
         with self._descriptor.listener as fd, self._bell as bell:
             events: dict[int, int] = {}
             if not self._backlog:
                 poll = select.poll()
                 poll.register(fd, select.POLLIN)
                 poll.register(bell, select.POLLIN)
-                events = dict(
-                    poll.poll(None if timeout is None else min(max(0.0, timeout), LONGEST) * 1000)
-                )
+                events = dict(poll.poll(None if timeout is None else timeout * 1000))
                 if not events:
                     return None
             with self._lock:
@@ -207,7 +207,9 @@ class InterruptBackend:
     def pin_install(self, cookie: int, memfd: int, address: int, size: int, flags: int) -> int:
         """Pins a memfd in the task's memory."""
         check_install(flags, address, size)
-        _check_memfd(memfd)
+        # While it is open in the task, a sibling could shorten the file and make it long again:
+        # zeros.
+        check_seals(seals(check_number(memfd)), mman.F_SEAL_SHRINK)
         call = self._known(cookie)
         with self._lock:
             self._require_traceable(call)
@@ -224,19 +226,18 @@ class InterruptBackend:
             wanted.args[i] if wanted.args_mask & 1 << i else own
             for i, own in enumerate(call.seen.args)
         )
-        request = Request(
-            wire.REDIRECT,
-            call.seen.pid,
-            0,
-            call.cookie,
-            args_mask=wanted.args_mask,
-            ptr_mask=wanted.ptr_mask,
-            args=wanted.args,
-            lengths=wanted.lengths,
-        )
         with self._lock:
             self._require_traceable(call)
-            request = request._replace(cookie=call.cookie)
+            request = Request(
+                wire.REDIRECT,
+                call.seen.pid,
+                0,
+                call.cookie,
+                args_mask=wanted.args_mask,
+                ptr_mask=wanted.ptr_mask,
+                args=wanted.args,
+                lengths=wanted.lengths,
+            )
             second = self._flown(call, request, expected)
             if isinstance(second, Reply):
                 # Refused; or done, with nobody asked again.
@@ -278,7 +279,7 @@ class InterruptBackend:
         # something that cannot be done, so if it was received by somebody else nothing happens.
         try:
             with self._descriptor.listener as fd:
-                self._descriptor.add_fd(cookie, fd, _NO_NUMBER >> 1, 0, False)
+                self._descriptor.add_fd(cookie, fd, _NO_NUMBER, 0, False)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.EINPROGRESS):
                 raise OSError(
@@ -411,15 +412,3 @@ def _same_call(second: RawNotification, first: RawNotification, args: tuple[int,
         and second.instruction_pointer == first.instruction_pointer
         and second.arch == first.arch
     )
-
-
-def _check_memfd(memfd: int) -> None:
-    if not 0 <= memfd <= _NO_NUMBER >> 1:
-        raise OSError(errno.EBADF, f"pin install: {memfd} is no descriptor")
-    try:
-        seals = fcntl.fcntl(memfd, mman.F_GET_SEALS)
-    except OSError as error:
-        # EBADF is the caller's answer as it is; a file that has no seals says EINVAL.
-        raise OSError(error.errno, f"pin install: memfd {memfd}: {error.strerror}") from error
-    # While it is open in the task, a sibling could shorten the file and make it long again: zeros.
-    check_seals(seals, mman.F_SEAL_SHRINK)

@@ -219,13 +219,6 @@ class Held(Task):
                 if error.errno != errno.ESRCH:
                     raise
 
-    def sent_by_someone(self) -> bool:
-        """Returns whether a SIGTRAP is somebody's signal, and not the end of a step."""
-        with self.guard:
-            info = ptrace.get_siginfo(self.tid)
-        _, _, code = abi.SIGINFO_HEAD.unpack_from(info.raw)
-        return bool(code <= 0)
-
     def put_back(self, registers: ctypes.Array[ctypes.c_uint64]) -> None:
         """Puts its own arguments into registers that were loaded after its call."""
         for index, register in enumerate(ARGUMENTS):

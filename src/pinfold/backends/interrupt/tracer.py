@@ -196,10 +196,9 @@ class Tracer:
     def _open_maps(self, tid: int) -> int:
         # Opened afresh each time: nobody tells us of an exec (SPEC: the live check).
         try:
-            return open_maps(tid)
+            with sealed.looking_at(tid):
+                return open_maps(tid)
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ESRCH):
-                raise TraceeGone(tid) from error
             raise _Refused(errno.EFAULT) from error
 
     # Redirects
@@ -238,8 +237,6 @@ class Tracer:
         try:
             return sealed.is_sealed(tid, mapping)
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ESRCH):
-                raise TraceeGone(tid) from error
             raise _Refused(errno.EFAULT) from error
 
     def _pin_at(self, maps: int, start: int, end: int) -> Mapping | None:
