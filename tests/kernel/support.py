@@ -20,13 +20,14 @@ import sysconfig
 import tempfile
 import termios
 import time
+import traceback
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from tests.programs import ROOT, build
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 Done = subprocess.CompletedProcess[str]
 
@@ -340,6 +341,22 @@ class Terminal:
             return False
         self.seen += os.fsdecode(data).replace("\r\n", "\n")
         return bool(data)
+
+
+def in_fork(body: Callable[[], object], seconds: int) -> None:
+    """Runs ``body`` in a forked child, which is killed after so long; its assertions are ours."""
+    child = os.fork()
+    if child == 0:
+        try:
+            signal.alarm(seconds)
+            body()
+            os._exit(0)
+        except BaseException:  # noqa: BLE001 (nothing may get out of the child)
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
 
 
 def kill_all(pids: set[int]) -> None:

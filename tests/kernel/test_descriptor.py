@@ -9,7 +9,6 @@ import signal
 import socket
 import threading
 import time
-import traceback
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ from pinfold.syscalls.numbers import X86_64 as NR
 from pinfold.uapi import seccomp as abi
 from pinfold.uapi.prctl import PR_SET_NO_NEW_PRIVS
 from tests.kernel.listening import CALL, child, getppid
+from tests.kernel.support import in_fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -469,15 +469,4 @@ def test_only_einval_is_taken_for_a_kernel_without_sync_wake_up(number: int, wor
             assert failure(lambda: ListenerDescriptor(task.listener)) == number
             assert descriptors() == before
 
-    pid = os.fork()
-    if pid == 0:
-        try:
-            signal.alarm(SECONDS)
-            body()
-            os._exit(0)
-        except BaseException:  # noqa: BLE001 (nothing may get out of the child)
-            traceback.print_exc()
-        finally:
-            os._exit(1)
-    _, status = os.waitpid(pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
+    in_fork(body, SECONDS)

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-import traceback
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,6 +18,7 @@ from pinfold.linux import landlock, libc, seccomp
 from pinfold.syscalls.numbers import X86_64
 from pinfold.uapi import seccomp as abi
 from pinfold.uapi.prctl import PR_SET_NO_NEW_PRIVS
+from tests.kernel.support import in_fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,22 +100,6 @@ def filtering(cases: dict[int, list[bpf.Case]], flags: int = 0) -> Callable[[], 
 
 def refusing(name: str, number: int) -> Callable[[], None]:
     return filtering({X86_64[name]: [bpf.Case((), abi.SECCOMP_RET_ERRNO | number)]})
-
-
-def in_fork(body: Callable[[], None]) -> None:
-    """Runs ``body`` in a forked child; its assertions are ours."""
-    child = os.fork()
-    if child == 0:
-        try:
-            signal.alarm(SECONDS)
-            body()
-            os._exit(0)
-        except BaseException:  # noqa: BLE001 (nothing may get out of the child)
-            traceback.print_exc()
-        finally:
-            os._exit(1)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
 
 
 # A machine that can do it all
@@ -322,7 +306,7 @@ def test_nothing_is_left_behind() -> None:
         with pytest.raises(ChildProcessError):
             os.waitpid(-1, os.WNOHANG)
 
-    in_fork(body)
+    in_fork(body, SECONDS)
 
 
 def test_a_probe_that_hangs_is_ended_with_its_children() -> None:
@@ -342,7 +326,7 @@ def test_a_probe_that_hangs_is_ended_with_its_children() -> None:
         with pytest.raises(ChildProcessError):
             os.waitpid(-1, os.WNOHANG)
 
-    in_fork(body)
+    in_fork(body, SECONDS)
     os.close(writer)
     assert os.read(reader, 1) == b""  # every process that held the other end is gone
     os.close(reader)
@@ -389,4 +373,4 @@ def test_unprivileged() -> None:
         lacking = [one for one in report.probes if one.status == doctor.MISSING]
         assert [one.name for one in lacking] == ["native-ioctls"], lacking
 
-    in_fork(body)
+    in_fork(body, SECONDS)
