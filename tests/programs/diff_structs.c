@@ -449,7 +449,7 @@ static void queues(void)
             begin_line(result, errno, "mq_open %s %d", texts[i].name, j);
             show_queue(result);
             end_line();
-            if (j == 2) {
+            if (flags[j] & O_CREAT && j != 0) {
                 result = syscall(SYS_mq_unlink, texts[i].at);
                 begin_line(result, errno, "mq_unlink %s", texts[i].name);
                 end_line();
