@@ -25,7 +25,7 @@ from pinfold.launch import spawn
 from pinfold.launch.spawn import Command
 from pinfold.linux import libc, seccomp
 from pinfold.pins.arena import Arena
-from pinfold.policy.calls import Argument, Call
+from pinfold.policy.calls import Argument, Trapped
 from pinfold.policy.rules import DENY
 from pinfold.supervisor import arguments
 from pinfold.supervisor.shapes import EVERYTHING
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pinfold.linux.seccomp import RawNotification
-    from pinfold.policy.calls import Ruling
+    from pinfold.policy.calls import Verdict
 
 _ROOM: Final = 8 << 20
 """More than the arguments of any call take up."""
@@ -72,16 +72,16 @@ class Supervisor:
                 return
             raise
         failure, flags = 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE
-        for ruling in self._rulings(notification):
-            if ruling.action == DENY:
-                failure, flags = -ruling.errno, 0
+        for verdict in self._verdicts(notification):
+            if verdict.action == DENY:
+                failure, flags = -verdict.errno, 0
         try:
             seccomp.send(self._listener, notification.id, error=failure, flags=flags)
         except OSError as error:
             if error.errno != errno.ENOENT:  # the caller died or took a signal
                 raise
 
-    def _rulings(self, notification: RawNotification) -> Iterator[Ruling]:
+    def _verdicts(self, notification: RawNotification) -> Iterator[Verdict]:
         # One for a call; for a sendmmsg one for each of its messages.
         row = EVERYTHING[notification.nr].row
         registers = list(notification.args)
@@ -93,7 +93,7 @@ class Supervisor:
                 value = _read(image, row.name, kind, registers[index : index + 2], found)
                 if value is not None:
                     found.append(Argument(index, name, kind, value, 0))
-            yield judge(Call(row, tuple(registers), b"", tuple(found), {}))
+            yield judge(Trapped(row, tuple(registers), b"", tuple(found), {}))
             registers[1] += MMSGHDR.size
 
 

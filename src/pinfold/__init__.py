@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     )
     from pinfold.listener import Listener, Notification
     from pinfold.pins.pin import Pin
+    from pinfold.policy.calls import Verdict
+    from pinfold.policy.handlers import Policy
+    from pinfold.policy.verdicts import allow, deny, inject, kill, redirect, returns, serve
+    from pinfold.policy.view import Call
     from pinfold.sandbox import CompletedRun, run
     from pinfold.tracee.loader import from_loader
 
@@ -36,6 +40,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "AuditError": "errors",
+    "Call": "policy.view",
     "CompletedRun": "sandbox",
     "InternalError": "errors",
     "LaunchError": "errors",
@@ -43,21 +48,31 @@ _HOME = {
     "Notification": "listener",
     "Pin": "pins.pin",
     "PinfoldError": "errors",
+    "Policy": "policy.handlers",
     "PolicyError": "errors",
     "Supervised": "handover",
     "UnsupportedError": "errors",
+    "Verdict": "policy.calls",
+    "allow": "policy.verdicts",
+    "deny": "policy.verdicts",
     "from_loader": "tracee.loader",
+    "inject": "policy.verdicts",
     "install_filter": "launch.handover",
+    "kill": "policy.verdicts",
     "notify_filter": "handover",
     "receive_listener": "launch.handover",
+    "redirect": "policy.verdicts",
+    "returns": "policy.verdicts",
     "run": "sandbox",
     "send_listener": "launch.handover",
+    "serve": "policy.verdicts",
     "supervise": "handover",
     "take_listener": "launch.handover",
 }
 
 __all__ = [
     "AuditError",
+    "Call",
     "CompletedRun",
     "InternalError",
     "LaunchError",
@@ -65,15 +80,24 @@ __all__ = [
     "Notification",
     "Pin",
     "PinfoldError",
+    "Policy",
     "PolicyError",
     "Supervised",
     "UnsupportedError",
+    "Verdict",
+    "allow",
+    "deny",
     "from_loader",
+    "inject",
     "install_filter",
+    "kill",
     "notify_filter",
     "receive_listener",
+    "redirect",
+    "returns",
     "run",
     "send_listener",
+    "serve",
     "supervise",
     "take_listener",
 ]

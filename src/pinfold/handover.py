@@ -18,16 +18,17 @@ import select
 import signal
 import subprocess
 import threading
-from typing import IO, TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from pinfold import bpf
 from pinfold.errors import LaunchError, PolicyError
 from pinfold.launch import filters, spawn
-from pinfold.launch.spawn import HAND_OVER_CALLS, Command
+from pinfold.launch.spawn import HAND_OVER_CALLS
 from pinfold.linux import libc
 from pinfold.linux.seccomp import FilterProgram
 from pinfold.listener import Backend, Listener
 from pinfold.session import require_machine
+from pinfold.streams import PIPE, Stream, Streams, StrOrBytes, command_from
 from pinfold.syscalls.groups import near
 from pinfold.syscalls.numbers import X86_64
 from pinfold.uapi import seccomp as abi
@@ -40,14 +41,7 @@ if TYPE_CHECKING:
     from pinfold.launch.spawn import Launched
 
 
-PIPE: Final = subprocess.PIPE
-STDOUT: Final = subprocess.STDOUT
-DEVNULL: Final = subprocess.DEVNULL
-
 _MAX_ERRNO: Final = 4095
-
-StrOrBytes: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
-Stream: TypeAlias = int | IO[Any] | None
 
 Call: TypeAlias = str | int | tuple[Any, ...]
 """A call by name or number; or a tuple of that and the ``bpf.Arg`` tests that must all hold."""
@@ -268,23 +262,17 @@ def supervise(
         OSError: fork or a descriptor failed.
     """
     require_machine()
-    if isinstance(argv, str | bytes | os.PathLike) or not argv:
-        raise PolicyError("the command must be a sequence: its name, then its arguments")
     if not isinstance(trap, str):
         trap = tuple(trap)
     program = FilterProgram(notify_filter(trap, refuse))
     _require_hand_over([*trap, *(refuse or ())])
-    with contextlib.ExitStack() as stack:
-        out = _stream(stack, 1, stdout)
-        command = Command(
-            tuple(os.fsencode(arg) for arg in argv),
-            _environment(env),
-            None if cwd is None else os.fsencode(cwd),
-            (_stream(stack, 0, stdin), out, out if stderr == STDOUT else _stream(stack, 2, stderr)),
-            close_others=True,
-            pass_fds=frozenset(pass_fds),
+    if PIPE in (stdin, stdout, stderr):
+        raise ValueError(
+            "PIPE is not supported: make one with os.pipe(), give the program's end here, and close"
+            " that end after the start"
         )
-        _require_text(command)
+    with Streams(stdin, stdout, stderr) as streams:
+        command = command_from(argv, streams, cwd=cwd, env=env, pass_fds=pass_fds)
         launched = spawn.launch(command, program, flags, confine=_gain_no_privileges)
     try:
         listener = Listener(launched.listener, backend)
@@ -312,35 +300,3 @@ def _require_hand_over(calls: Iterable[Call]) -> None:
                 " handed over by it; have the program install the filter (install_filter) and take"
                 " the listener in another way (send_listener)"
             )
-
-
-def _stream(stack: contextlib.ExitStack, number: int, stream: Stream) -> int:
-    if stream is None:
-        return number
-    if stream == PIPE:
-        raise ValueError(
-            "PIPE is not supported: make one with os.pipe(), give the program's end here, and close"
-            " that end after the start"
-        )
-    if stream == DEVNULL:
-        fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        stack.callback(os.close, fd)
-        return fd
-    return stream if isinstance(stream, int) else stream.fileno()
-
-
-def _environment(env: Mapping[Any, Any] | None) -> Mapping[bytes, bytes]:
-    if env is None:
-        return dict(os.environb)
-    found = {os.fsencode(name): os.fsencode(value) for name, value in env.items()}
-    for name in found:
-        if not name or b"=" in name:
-            raise ValueError(f"{os.fsdecode(name)!r} is no name of an environment variable")
-    return found
-
-
-def _require_text(command: Command) -> None:
-    # What exec refuses for a reason that no errno tells.
-    for text in (*command.argv, *command.env.keys(), *command.env.values()):
-        if b"\0" in text:
-            raise ValueError(f"embedded null byte in {os.fsdecode(text)!r}")

@@ -1,345 +1,413 @@
-"""``pinfold.run``: like ``subprocess.run``, with the command's path arguments judged and pinned."""
+"""``Sandbox``: what commands may do, as a value; and ``run``, for those who need it once.
+
+A sandbox is described once and used for any number of commands, several at a time. Files and
+relative paths in it are looked up when it is made: it means the same from then on, in another
+directory or process.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import selectors
 import subprocess
-import time
-from typing import IO, TYPE_CHECKING, Any, Final, Literal
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, cast
 
-from pinfold.audit.record import describe
-from pinfold.audit.writer import AuditWriter
 from pinfold.errors import PolicyError
-from pinfold.launch.spawn import Command
+from pinfold.launch import limits as resource_limits
+from pinfold.policy.model import NO_LIMITS, PolicyModel
+from pinfold.policy.model import Limits as Bounds
 from pinfold.policy.rules import PathRules, parse_deny, parse_map
-from pinfold.session import Limits, Session, require_machine
+from pinfold.popen import CompletedRun, Popen
+from pinfold.session import Limits, Session
+from pinfold.streams import DEVNULL, PIPE, STDOUT, Stream, StrOrBytes, run_streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import Unpack
 
+    from pinfold import Policy
+    from pinfold.aio import AsyncPopen
     from pinfold.audit.record import Entry
-    from pinfold.session import Outcome
+    from pinfold.launch.spawn import Command
 
-PIPE: Final = subprocess.PIPE
-STDOUT: Final = subprocess.STDOUT
-DEVNULL: Final = subprocess.DEVNULL
+__all__ = ["DEVNULL", "PIPE", "STDOUT", "CompletedRun", "Sandbox", "run"]
 
-_CHUNK: Final = 65536
-
-StrOrBytes = str | bytes | os.PathLike[str] | os.PathLike[bytes]
-Stream = int | IO[Any] | None
+Maps: TypeAlias = "Mapping[str, str] | Iterable[tuple[StrOrBytes, StrOrBytes]]"
+Environment: TypeAlias = "Mapping[str, str] | Mapping[bytes, bytes]"
 
 
-class CompletedRun(subprocess.CompletedProcess[Any]):
-    """What ``subprocess.run`` returns, and what became of the calls.
+class StartOptions(TypedDict, total=False):
+    """How a command starts; each as ``subprocess`` has it."""
+
+    cwd: StrOrBytes | None
+    env: Environment | None
+    stdin: Stream
+    stdout: Stream
+    stderr: Stream
+    pass_fds: Iterable[int]
+
+
+class RunOptions(StartOptions, total=False):
+    """What ``run`` takes besides the command; each as ``subprocess.run`` has it."""
+
+    capture_output: bool
+    input: str | bytes | None
+    text: bool
+    encoding: str | None
+    errors: str | None
+    timeout: float | None
+    check: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sandbox:
+    """What commands may do. It does not change, compares by value and can be pickled.
+
+    Its methods may be called from any thread, several at a time.
 
     Attributes:
-        denied: How many calls a rule denied.
-        redirected: How many calls a rule sent elsewhere.
-        audit: The log's records as dictionaries, where they were asked for; else None.
-    """
-
-    def __init__(
-        self,
-        args: Any,
-        returncode: int,
-        stdout: Any = None,
-        stderr: Any = None,
-        *,
-        denied: int = 0,
-        redirected: int = 0,
-        audit: list[dict[str, Any]] | None = None,
-    ) -> None:
-        super().__init__(args, returncode, stdout, stderr)
-        self.denied = denied
-        self.redirected = redirected
-        self.audit = audit
-
-
-def path_rules(
-    maps: Mapping[str, str] | Iterable[tuple[StrOrBytes, StrOrBytes]], denies: Iterable[StrOrBytes]
-) -> PathRules:
-    """Returns path rules from pairs and globs as a user gives them.
+        policy: A policy, or the file or files to load it from, which is done at once.
+        map: FROM to TO: a path argument that names FROM, or lies below it, is redirected to TO.
+        deny: Globs; a path argument that matches one gets EACCES. ``**`` crosses directories.
+        inspect: ``all`` pins, and shows in the log, whatever the kernel reads of a call (argv,
+            environments, socket addresses, …), and not only its paths.
+        real: Judge also the name that symbolic links lead to, and open what has that name.
+        ro: With this or ``rw``, a Landlock domain allows only these paths, and those of the policy:
+            for reading, …
+        rw: … and for everything.
+        keep_caps: Leave a command started by root all its capabilities.
+        limits: How much commands may use; together with the limits of the policy, the lower holds.
+        audit: True puts the log's records into the result, a path writes the log to that file.
+        dry_run: Only note verdicts, in the log; every call is made as it was asked for. Landlock
+            and limits hold all the same.
 
     Raises:
-        PolicyError: One is malformed.
+        PolicyError: A rule is malformed.
     """
-    try:
-        here = os.getcwdb()
-    except FileNotFoundError:
-        here = b""
-    pairs = maps.items() if hasattr(maps, "items") else maps
-    return PathRules(
-        [parse_map(_escape(source) + b"=" + _escape(target), here) for source, target in pairs],
-        [parse_deny(os.fsencode(glob)) for glob in denies],
-    )
 
+    policy: Policy | StrOrBytes | Sequence[StrOrBytes] | None = None
+    map: Maps = ()
+    deny: Iterable[StrOrBytes] = ()
+    inspect: Literal["paths", "all"] = "paths"
+    real: bool = False
+    ro: Iterable[StrOrBytes] = ()
+    rw: Iterable[StrOrBytes] = ()
+    keep_caps: bool = False
+    limits: Bounds | None = None
+    audit: bool | StrOrBytes = False
+    dry_run: bool = False
 
-def _escape(path: StrOrBytes) -> bytes:
-    return os.fsencode(path).replace(b"\\", b"\\\\").replace(b"=", b"\\=")
+    def __post_init__(self) -> None:
+        if self.inspect not in ("paths", "all"):
+            raise PolicyError(f"inspect is 'paths' or 'all', not {self.inspect!r}")
+        for name in ("deny", "ro", "rw"):
+            if isinstance(getattr(self, name), str | bytes | os.PathLike):
+                raise PolicyError(f"{name} must be a sequence: [{getattr(self, name)!r}]")
+        pairs = self.map.items() if hasattr(self.map, "items") else self.map
+        self._set("policy", _loaded(self.policy))
+        self._set("map", tuple((_absolute(a), _absolute(b)) for a, b in pairs))
+        self._set("deny", tuple(os.fsdecode(glob) for glob in self.deny))
+        self._set("ro", tuple(_absolute(path) for path in self.ro))
+        self._set("rw", tuple(_absolute(path) for path in self.rw))
+        if not isinstance(self.audit, bool):
+            self._set("audit", _absolute(self.audit))
+        # What is wrong with a rule or a limit is told here, and not by the first command.
+        self._rules()
+        resource_limits.prepare(self._bounds())
+
+    def run(
+        self,
+        args: Sequence[StrOrBytes],
+        *,
+        cwd: StrOrBytes | None = None,
+        env: Environment | None = None,
+        stdin: Stream = None,
+        stdout: Stream = None,
+        stderr: Stream = None,
+        capture_output: bool = False,
+        input: str | bytes | None = None,  # noqa: A002 (as subprocess.run has it)
+        text: bool = False,
+        encoding: str | None = None,
+        errors: str | None = None,
+        timeout: float | None = None,
+        check: bool = False,
+        pass_fds: Iterable[int] = (),
+    ) -> CompletedRun:
+        """Runs a command, waits for it, and returns how it went, as ``subprocess.run``.
+
+        When the command ends, whatever it left running is killed. When an exception ends the wait
+        (KeyboardInterrupt, say), the sandbox is killed.
+
+        Args:
+            args: The command and its arguments, a sequence.
+            cwd: Working directory of the command.
+            env: Its environment, instead of a copy of ours.
+            stdin: ``PIPE``, ``DEVNULL``, a descriptor or a file; None inherits.
+            stdout: Likewise.
+            stderr: Likewise, or ``STDOUT``.
+            capture_output: Collect standard output and error.
+            input: Written to the command's standard input.
+            text: Streams are text, as with ``encoding`` and ``errors``.
+            encoding: Of text streams; None for the locale's.
+            errors: How undecodable bytes are treated.
+            timeout: Seconds after which the sandbox is killed.
+            check: Raise when the exit status is not zero.
+            pass_fds: Descriptors that the command keeps, besides the standard three.
+
+        Raises:
+            PolicyError: A path of the sandbox does not exist.
+            UnsupportedError: This machine lacks something.
+            LaunchError: The command could not be started.
+            AuditError: The log could not be written; the command was killed.
+            subprocess.TimeoutExpired: After ``timeout``; carries the output so far, in bytes.
+            subprocess.CalledProcessError: With ``check``.
+            ValueError: Arguments that do not go together; a null byte in the command.
+        """
+        stdin, stdout, stderr = run_streams(stdin, stdout, stderr, capture_output, input)
+        with self.popen(
+            args,
+            cwd=cwd,
+            env=env,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            text=text,
+            encoding=encoding,
+            errors=errors,
+            pass_fds=pass_fds,
+        ) as process:
+            try:
+                process.communicate(input, timeout)
+            except subprocess.TimeoutExpired as expired:
+                expired.stdout, expired.stderr = process.abandon()
+                raise
+            except BaseException:
+                process.kill()
+                raise
+            result = process.result()
+        if check:
+            result.check_returncode()
+        return result
+
+    def popen(
+        self,
+        args: Sequence[StrOrBytes],
+        *,
+        bufsize: int = -1,
+        text: bool = False,
+        encoding: str | None = None,
+        errors: str | None = None,
+        **options: Unpack[StartOptions],
+    ) -> Popen:
+        """Starts a command and returns when it was executed, as ``subprocess.Popen``.
+
+        Keep the object: when it is garbage the command is killed, with a ResourceWarning.
+
+        Args:
+            args: The command and its arguments, a sequence.
+            bufsize: Of the files for ``PIPE``, as for ``open``.
+            text: These files are text, as with ``encoding`` and ``errors``.
+            encoding: Of text; None for the locale's.
+            errors: How undecodable bytes are treated.
+            **options: ``cwd``, ``env``, ``stdin``, ``stdout``, ``stderr`` and ``pass_fds`` as for
+                ``run``.
+
+        Raises:
+            PolicyError: A path of the sandbox does not exist.
+            UnsupportedError: This machine lacks something.
+            LaunchError: The command could not be started.
+            AuditError: The log could not be written.
+            ValueError: A null byte in the command.
+        """
+        return Popen(
+            self, args, bufsize=bufsize, text=text, encoding=encoding, errors=errors, **options
+        )
+
+    async def run_async(
+        self, args: Sequence[StrOrBytes], **options: Unpack[RunOptions]
+    ) -> CompletedRun:
+        """Does what ``run`` does, while other tasks of the event loop go on.
+
+        Cancelling kills the sandbox; the task ends when nothing of it is left.
+
+        Args:
+            args: The command and its arguments, a sequence.
+            **options: As for ``run``.
+
+        Raises:
+            Exception: As from ``run``.
+        """
+        # Imported when needed: it takes longer to import than all the rest.
+        from pinfold import aio  # noqa: PLC0415
+
+        return await aio.run(self, args, **options)
+
+    async def popen_async(
+        self, args: Sequence[StrOrBytes], *, limit: int = 65536, **options: Unpack[StartOptions]
+    ) -> AsyncPopen:
+        """Starts a command and returns when it was executed; streams are those of asyncio.
+
+        Cancelling this call kills the sandbox. See ``AsyncPopen`` for what comes after it.
+
+        Args:
+            args: The command and its arguments, a sequence.
+            limit: Bytes that a ``StreamReader`` holds before the command has to wait.
+            **options: As for ``popen``.
+
+        Raises:
+            Exception: As from ``popen``.
+        """
+        from pinfold import aio  # noqa: PLC0415 (as in run_async)
+
+        return await aio.start(self, args, limit=limit, **options)
+
+    @property
+    def model(self) -> PolicyModel:
+        """The rules of the policy; none where there is no policy."""
+        policy = cast("Policy | None", self.policy)
+        return PolicyModel() if policy is None else policy.model
+
+    def rules_in_words(self) -> list[str]:
+        """Returns ``map`` and ``deny`` as the log shows them."""
+        pairs = cast("tuple[tuple[str, str], ...]", self.map)
+        globs = cast("tuple[str, ...]", self.deny)
+        return [*(f"map {a}={b}" for a, b in pairs), *(f"deny {glob}" for glob in globs)]
+
+    def session(
+        self,
+        command: Command,
+        sink: Callable[[Entry], None] | None,
+        report: Callable[[str], None],
+    ) -> Session:
+        """Returns a session for one command, not started yet.
+
+        Args:
+            command: What to run.
+            sink: Called with each log entry; None for no log.
+            report: Called with one line when a program or a handler goes wrong.
+
+        Raises:
+            PolicyError: A path of the sandbox does not exist.
+            UnsupportedError: This machine lacks something.
+        """
+        policy = cast("Policy | None", self.policy)
+        given = self.model
+        judge = None if policy is None else policy.judge(ask=None, report=report)
+        try:
+            return Session(
+                command,
+                self._rules(),
+                Limits(
+                    [*(os.fsencode(path) for path in self.ro), *given.ro],
+                    [*(os.fsencode(path) for path in self.rw), *given.rw],
+                    self.keep_caps,
+                ),
+                inspect_all=self.inspect == "all",
+                real=self.real or given.real,
+                judge=judge,
+                bounds=self._bounds(),
+                dry_run=self.dry_run,
+                sink=sink,
+                on_refused=report,
+            )
+        except BaseException:
+            if judge is not None:
+                judge.close()
+            raise
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    def _rules(self) -> PathRules:
+        pairs = cast("tuple[tuple[str, str], ...]", self.map)
+        return PathRules(
+            [parse_map(_escape(source) + b"=" + _escape(target), b"") for source, target in pairs],
+            [parse_deny(os.fsencode(glob)) for glob in self.deny],
+        )
+
+    def _bounds(self) -> Bounds:
+        return _lower(self.limits or NO_LIMITS, self.model.limits)
 
 
 def run(
     args: Sequence[StrOrBytes],
     *,
-    map: Mapping[str, str] | Iterable[tuple[StrOrBytes, StrOrBytes]] = (),  # noqa: A002 (the option's name)
+    policy: Policy | StrOrBytes | Sequence[StrOrBytes] | None = None,
+    map: Maps = (),  # noqa: A002 (the option's name)
     deny: Iterable[StrOrBytes] = (),
-    audit: bool | StrOrBytes = False,
     inspect: Literal["paths", "all"] = "paths",
     real: bool = False,
     ro: Iterable[StrOrBytes] = (),
     rw: Iterable[StrOrBytes] = (),
     keep_caps: bool = False,
-    cwd: StrOrBytes | None = None,
-    env: Mapping[str, str] | Mapping[bytes, bytes] | None = None,
-    stdin: Stream = None,
-    stdout: Stream = None,
-    stderr: Stream = None,
-    capture_output: bool = False,
-    input: str | bytes | None = None,  # noqa: A002 (as subprocess.run has it)
-    text: bool = False,
-    encoding: str | None = None,
-    errors: str | None = None,
-    timeout: float | None = None,
-    check: bool = False,
-    pass_fds: Iterable[int] = (),
+    limits: Bounds | None = None,
+    audit: bool | StrOrBytes = False,
+    dry_run: bool = False,
+    **options: Unpack[RunOptions],
 ) -> CompletedRun:
     """Runs a command in a sandbox, waits for it, and returns how it went.
 
-    May be called from any thread, several at a time. The arguments that ``subprocess.run`` has too
-    mean the same. When the command ends, whatever it left running is killed.
-
     Args:
         args: The command and its arguments, a sequence.
-        map: FROM to TO: a path argument that names FROM, or lies below it, is redirected to TO.
-        deny: Globs; a path argument that matches one gets EACCES. ``**`` crosses directories.
-        audit: True puts the log's records into the result, a path writes them to that file.
-        inspect: ``all`` pins, and shows in the log, whatever the kernel reads of a call (argv,
-            environments, socket addresses, …), and not only its paths.
-        real: Judge also the name that symbolic links lead to, and open what has that name.
-        ro: With this or ``rw``, a Landlock domain allows only these paths: for reading, …
-        rw: … and for everything.
-        keep_caps: Leave a command started by root all its capabilities.
-        cwd: Working directory of the command.
-        env: Its environment, instead of a copy of ours.
-        stdin: ``PIPE``, ``DEVNULL``, a descriptor or a file; None inherits.
-        stdout: Likewise.
-        stderr: Likewise, or ``STDOUT``.
-        capture_output: Collect standard output and error.
-        input: Written to the command's standard input.
-        text: Streams are text, as with ``encoding`` and ``errors``.
-        encoding: Of text streams.
-        errors: How undecodable bytes are treated.
-        timeout: Seconds after which the command is killed.
-        check: Raise when the exit status is not zero.
-        pass_fds: Descriptors that the command keeps, besides the standard three.
+        policy: As for ``Sandbox``, like all up to ``dry_run``.
+        map: Paths to redirect.
+        deny: Paths to deny.
+        inspect: What is looked at.
+        real: Whether links are followed.
+        ro: Paths that can be read.
+        rw: Paths that can be used.
+        keep_caps: Whether root's capabilities stay.
+        limits: How much the command may use.
+        audit: Where the log goes.
+        dry_run: Whether verdicts are only noted.
+        **options: As for ``Sandbox.run``, and for ``subprocess.run``.
 
     Raises:
-        PolicyError: A rule is malformed.
-        UnsupportedError: This machine lacks something.
-        LaunchError: The command could not be started.
-        AuditError: The log could not be written; the command was killed.
-        subprocess.TimeoutExpired: After ``timeout``; carries the output so far.
-        subprocess.CalledProcessError: With ``check``.
+        Exception: As from ``Sandbox`` and from ``Sandbox.run``.
     """
-    require_machine()
-    if isinstance(args, str | bytes | os.PathLike) or not args:
-        raise PolicyError("the command must be a sequence: its name, then its arguments")
-    if inspect not in ("paths", "all"):
-        raise PolicyError(f"inspect is 'paths' or 'all', not {inspect!r}")
-    if input is not None and stdin is not None:
-        raise ValueError("stdin and input may not both be used")
-    if capture_output and (stdout is not None or stderr is not None):
-        raise ValueError("stdout and stderr may not be used with capture_output")
-    rules = path_rules(map, deny)
-    as_text = text or encoding is not None or errors is not None
-    records: list[dict[str, Any]] | None = [] if audit is True else None
-    with contextlib.ExitStack() as stack:
-        sink: Callable[[Entry], None] | None = None
-        if records is not None:
-            collected = records
-            sink = lambda entry: collected.append(describe(entry))  # noqa: E731
-        elif audit:
-            writer = AuditWriter.open(os.fsdecode(_path_of(audit)))
-            stack.callback(writer.close)
-            sink = writer.write
-        streams = stack.enter_context(
-            _Streams(
-                PIPE if input is not None else stdin,
-                PIPE if capture_output else stdout,
-                PIPE if capture_output else stderr,
-            )
-        )
-        command = Command(
-            tuple(os.fsencode(arg) for arg in args),
-            _environment(env),
-            None if cwd is None else os.fsencode(cwd),
-            streams.theirs,
-            close_others=True,
-            pass_fds=frozenset(pass_fds),
-        )
-        limits = Limits([os.fsencode(p) for p in ro], [os.fsencode(p) for p in rw], keep_caps)
-        session = Session(
-            command, rules, limits, inspect_all=inspect == "all", real=real, sink=sink
-        )
-        session.start()
-        out, err, outcome = _attend(session, streams, _data(input, encoding, errors), timeout, args)
-        stdout_value = _decoded(out, encoding, errors) if as_text else out
-        stderr_value = _decoded(err, encoding, errors) if as_text else err
-    result = CompletedRun(
-        args,
-        os.waitstatus_to_exitcode(outcome.status),
-        stdout_value,
-        stderr_value,
-        denied=outcome.denied,
-        redirected=outcome.redirected,
-        audit=records,
+    sandbox = Sandbox(
+        policy=policy,
+        map=map,
+        deny=deny,
+        inspect=inspect,
+        real=real,
+        ro=ro,
+        rw=rw,
+        keep_caps=keep_caps,
+        limits=limits,
+        audit=audit,
+        dry_run=dry_run,
     )
-    if check:
-        result.check_returncode()
-    return result
+    return sandbox.run(args, **options)
 
 
-def _attend(
-    session: Session, streams: _Streams, data: bytes, timeout: float | None, args: Any
-) -> tuple[bytes | None, bytes | None, Outcome]:
-    # Feeds and drains the pipes until the command has ended; kills it when that takes too long.
-    deadline = None if timeout is None else time.monotonic() + timeout
-    try:
-        session.launched.wait()
-        streams.close_theirs()
-        complete = streams.pump(data, deadline) and session.join(
-            None if deadline is None else max(0.0, deadline - time.monotonic())
-        )
-    except BaseException:
-        session.kill()
-        raise
-    if not complete:
-        session.kill()
-        streams.pump(b"", None)
-        out, err = streams.collected()
-        raise subprocess.TimeoutExpired(args, timeout or 0.0, out, err)
-    out, err = streams.collected()
-    return out, err, session.result()
+def _lower(one: Bounds, other: Bounds) -> Bounds:
+    found = {}
+    for field in fields(Bounds):
+        values = (getattr(one, field.name), getattr(other, field.name))
+        found[field.name] = min((v for v in values if v is not None), default=None)
+    return Bounds(**found)
 
 
-class _Streams:
-    # The three standard streams: what the command gets, and our ends of the pipes.
-
-    def __init__(self, stdin: Stream, stdout: Stream, stderr: Stream) -> None:
-        self._ours: dict[int, int] = {}
-        self._opened: list[int] = []
-        self._chunks: dict[int, list[bytes]] = {}
-        try:
-            out = self._one(1, stdout)
-            self.theirs = (
-                self._one(0, stdin),
-                out,
-                out if stderr == STDOUT else self._one(2, stderr),
-            )
-        except BaseException:
-            self.__exit__()
-            raise
-
-    def _one(self, number: int, stream: Stream) -> int:
-        if stream is None:
-            return number
-        if stream == PIPE:
-            reader, writer = os.pipe()
-            theirs, ours = (reader, writer) if number == 0 else (writer, reader)
-            self._opened.append(theirs)
-            self._ours[number] = ours
-            os.set_blocking(ours, False)
-            if number:
-                self._chunks[number] = []
-            return theirs
-        if stream == DEVNULL:
-            theirs = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-            self._opened.append(theirs)
-            return theirs
-        return stream if isinstance(stream, int) else stream.fileno()
-
-    def __enter__(self) -> _Streams:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close_theirs()
-        for fd in self._ours.values():
-            os.close(fd)
-        self._ours.clear()
-
-    def close_theirs(self) -> None:
-        while self._opened:
-            os.close(self._opened.pop())
-
-    def collected(self) -> tuple[bytes | None, bytes | None]:
-        out, err = (b"".join(self._chunks[n]) if n in self._chunks else None for n in (1, 2))
-        return out, err
-
-    def pump(self, data: bytes, deadline: float | None) -> bool:
-        # Moves data until every pipe is closed (true) or the deadline has passed (false).
-        left = memoryview(data)
-        with selectors.DefaultSelector() as selector:
-            for number, fd in self._ours.items():
-                selector.register(
-                    fd, selectors.EVENT_READ if number else selectors.EVENT_WRITE, number
-                )
-            while selector.get_map():
-                wait = None if deadline is None else deadline - time.monotonic()
-                if wait is not None and wait <= 0:
-                    return False
-                for key, _ in selector.select(wait):
-                    if key.data == 0:
-                        left = left[self._feed(key.fd, left) :]
-                        done = not left
-                    else:
-                        done = not self._drain(key.fd, key.data)
-                    if done:
-                        selector.unregister(key.fd)
-                        os.close(self._ours.pop(key.data))
-        return True
-
-    def _feed(self, fd: int, data: memoryview) -> int:
-        try:
-            return os.write(fd, data[:_CHUNK])
-        except BlockingIOError:
-            return 0
-        except BrokenPipeError:
-            # The command does not read its input; subprocess.run ignores that too.
-            return len(data)
-
-    def _drain(self, fd: int, number: int) -> bool:
-        try:
-            chunk = os.read(fd, _CHUNK)
-        except BlockingIOError:
-            return True
-        self._chunks[number].append(chunk)
-        return bool(chunk)
-
-
-def _path_of(audit: bool | StrOrBytes) -> StrOrBytes:
-    assert not isinstance(audit, bool)
-    return audit
-
-
-def _environment(env: Mapping[Any, Any] | None) -> Mapping[bytes, bytes]:
-    if env is None:
-        return dict(os.environb)
-    return {os.fsencode(name): os.fsencode(value) for name, value in env.items()}
-
-
-def _data(given: str | bytes | None, encoding: str | None, errors: str | None) -> bytes:
+def _loaded(given: Policy | StrOrBytes | Sequence[StrOrBytes] | None) -> Policy | None:
     if given is None:
-        return b""
-    return (
-        given.encode(encoding or "utf-8", errors or "strict") if isinstance(given, str) else given
-    )
-
-
-def _decoded(data: bytes | None, encoding: str | None, errors: str | None) -> str | None:
-    if data is None:
         return None
-    text = data.decode(encoding or "utf-8", errors or "strict")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    from pinfold import Policy  # noqa: PLC0415 (it takes a while, and many have no policy)
+
+    if isinstance(given, Policy):
+        return given
+    paths = [given] if isinstance(given, str | bytes | os.PathLike) else given
+    return Policy.load(*(os.fsdecode(path) for path in paths))
+
+
+def _absolute(path: StrOrBytes) -> str:
+    # Where there is no working directory a relative path stays one; who uses it says so.
+    text = os.fsdecode(path)
+    try:
+        return os.path.join(os.getcwd(), text) if text else text
+    except FileNotFoundError:
+        return text
+
+
+def _escape(path: str) -> bytes:
+    return os.fsencode(path).replace(b"\\", b"\\\\").replace(b"=", b"\\=")

@@ -6,6 +6,7 @@ but the sandbox, and the program that called pinfold keeps its own thread for it
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -24,19 +25,22 @@ from pinfold.linux import process, seccomp
 from pinfold.pins.arena import ArenaPool
 from pinfold.pins.install import DELIVERY_CALL, Installer
 from pinfold.pins.live import LiveCheck
+from pinfold.policy.model import NO_LIMITS
+from pinfold.policy.model import Limits as Bounds
+from pinfold.supervisor.crowd import FORK_CALLS
 from pinfold.supervisor.engine import UNPINNED, Engine
 from pinfold.supervisor.loop import OPTIONS, Supervisor
-from pinfold.supervisor.shapes import EVERYTHING, PATHS
+from pinfold.supervisor.shapes import EVERYTHING, PATHS, counted, with_calls
 from pinfold.syscalls.filter import answers
 from pinfold.tracee.names import Names
 from pinfold.tracee.waits import Waits
 from pinfold.uapi import seccomp as abi
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from pinfold.launch.spawn import Command, Launched
-    from pinfold.policy.calls import Call, Ruling
+    from pinfold.policy.calls import Judge
     from pinfold.policy.rules import PathRules
     from pinfold.supervisor.engine import Decision
     from pinfold.supervisor.shapes import Shape
@@ -64,6 +68,8 @@ class Outcome(NamedTuple):
     """Calls that were judged."""
     most: int
     """Tasks alive at one time, at most."""
+    timed_out: bool = False
+    """Whether it was killed because it took longer than its limit."""
 
 
 class Session:
@@ -75,14 +81,19 @@ class Session:
         limits: What it may reach.
         inspect_all: Whether every pointer argument is looked at, and not only paths.
         real: Whether names that symbolic links lead to are judged as well, and used.
-        ruling: A rule over whole calls, asked when the path rules let one pass.
+        judge: A policy, asked when the path rules let a call pass; closed in the end.
+        bounds: How much it may use. What concerns single processes is the confinement's.
+        dry_run: Whether verdicts are only noted, and every call is made as it was asked for.
         sink: Called with each log entry before the call it is about is let go; None for no log.
+        results: Called with an entry and the result of its call (signed; None when it never came
+            back) when that is over.
         on_stop: Called in the session's thread when COMMAND was stopped by job control.
         on_refused: Called with one line when a program was killed as a whole.
 
     Attributes:
         warnings: Lines about what is weaker than usual.
         launched: Set when COMMAND's process exists and has its descriptors, or never will.
+        started: Set when COMMAND has been executed, or never will be.
 
     Raises:
         PolicyError: A path to confine to does not exist.
@@ -97,8 +108,11 @@ class Session:
         *,
         inspect_all: bool = False,
         real: bool = False,
-        ruling: Callable[[Call], Ruling] | None = None,
+        judge: Judge | None = None,
+        bounds: Bounds = NO_LIMITS,
+        dry_run: bool = False,
         sink: Callable[[Entry], None] | None = None,
+        results: Callable[[Entry, int | None], None] | None = None,
         on_stop: Callable[[int], None] | None = None,
         on_refused: Callable[[str], None] | None = None,
     ) -> None:
@@ -106,13 +120,18 @@ class Session:
         self._rules = rules
         self._inspect_all = inspect_all
         self._real = real
-        self._ruling = ruling
+        self._judge = judge
+        self._bounds = bounds
+        self._dry = dry_run
         self._sink = sink
+        self._results = results
         self._on_stop = on_stop
         self._on_refused = on_refused
         self._confinement = confine.prepare(limits.ro, limits.rw, limits.keep_caps)
         self.warnings = self._confinement.warnings
         self.launched = threading.Event()
+        self.started = threading.Event()
+        self._timed_out = False
         self._pidfd = -1
         self._lock = threading.Lock()
         self._supervisor: Supervisor | None = None
@@ -172,12 +191,28 @@ class Session:
         return self._supervisor is not None and self._supervisor.stopped
 
     @property
+    def tasks(self) -> int:
+        """How many tasks there are in the sandbox now."""
+        return 0 if self._supervisor is None else self._supervisor.tasks
+
+    def progress(self) -> str:
+        """Returns a line about what was judged so far; from any thread."""
+        supervisor = self._supervisor
+        if supervisor is None:
+            return "nothing was judged yet"
+        return (
+            f"{supervisor.trapped} calls judged, {supervisor.denied} denied,"
+            f" {supervisor.redirected} redirected; {supervisor.tasks} tasks now"
+        )
+
+    @property
     def traps(self) -> bool:
         """Whether any call is judged at all."""
         return (
             self._sink is not None
+            or self._results is not None
             or self._inspect_all
-            or self._ruling is not None
+            or self._judge is not None
             or not self._rules.empty
         )
 
@@ -188,17 +223,33 @@ class Session:
             self._error = error
         finally:
             self._confinement.close()
+            if self._judge is not None:
+                self._judge.close()
             with self._lock:
                 if self._pidfd >= 0:
                     os.close(self._pidfd)
                     self._pidfd = -1
             self.launched.set()
+            self.started.set()
             if self._on_end is not None:
                 self._on_end()
 
+    def _shapes(self) -> Mapping[int, Shape]:
+        # What is trapped, and what is read of it.
+        shapes: Mapping[int, Shape] = {}
+        if self._inspect_all:
+            shapes = EVERYTHING
+        elif self._sink is not None or self._results is not None or not self._rules.empty:
+            shapes = PATHS
+        if self._judge is not None:
+            shapes = with_calls(shapes, self._judge.calls)
+        if self._bounds.tasks is not None:
+            shapes = counted(shapes, FORK_CALLS)
+        return shapes
+
     def _supervise(self) -> Outcome:
         secret = (_random(), _random())
-        shapes = EVERYTHING if self._inspect_all else PATHS if self.traps else {}
+        shapes = self._shapes()
         program = seccomp.FilterProgram(filter_code(shapes, secret))
         waits = Waits()
         live = LiveCheck()
@@ -216,20 +267,30 @@ class Session:
                 self._supervisor = supervisor = Supervisor(
                     launched.pid,
                     waits,
-                    TraceBackend(arenas, Installer(waits, launched.listener, secret, live), live),
+                    TraceBackend(
+                        arenas,
+                        Installer(waits, launched.listener, secret, live),
+                        live,
+                        to_exit=self._results is not None,
+                    ),
                     Engine(
                         self._rules,
                         Names(),
-                        naming=self._sink is not None,
-                        ruling=self._ruling,
+                        logs=self._sink is not None or self._results is not None,
+                        judge=self._judge,
                         real=self._real,
+                        dry=self._dry,
                     ),
                     shapes,
                     record=self._record,
+                    over=self._results,
+                    tasks=self._bounds.tasks,
+                    on_executed=self.started.set,
                     on_stop=self._on_stop,
                     on_refused=self._on_refused,
                 )
-                status = supervisor.run()
+                with self._deadline():
+                    status = supervisor.run()
             if not supervisor.executed:
                 raise self._not_executed(launched, supervisor)
             return Outcome(
@@ -238,6 +299,7 @@ class Session:
                 supervisor.redirected,
                 supervisor.trapped,
                 supervisor.most,
+                self._timed_out,
             )
         finally:
             live.close()
@@ -257,31 +319,52 @@ class Session:
         elif decision.action == UNPINNED:
             self._last_denial = "its arguments could not be pinned: see `pinfold doctor`"
 
-    def _record(self, task: Task, call: Shape, decision: Decision) -> None:
+    def _record(self, task: Task, call: Shape, decision: Decision) -> Entry | None:
         self._note(decision)
-        if self._sink is None:
-            return
+        if self._sink is None and self._results is None:
+            return None
         plan = decision.plan
-        self._sink(
-            Entry(
-                time.time(),
-                task.tgid,
-                task.tid,
-                task.program,
-                call.row,
-                [task.registers[register] for register in ARGUMENTS],
-                tuple(
-                    Path(one.argument, one.asked, one.name, one.pinned) for one in decision.judged
-                ),
-                {one.at: one.value for one in decision.others},
-                decision.replaced,
-                decision.action,
-                decision.rule,
-                errno.errorcode.get(plan.errno, str(plan.errno))
-                if isinstance(plan, Deny)
-                else None,
-            )
+        entry = Entry(
+            time.time(),
+            task.tgid,
+            task.tid,
+            task.program,
+            call.row,
+            [task.registers[register] for register in ARGUMENTS],
+            tuple(
+                Path(one.argument, one.asked, one.names[0] if one.names else b"", one.pinned)
+                for one in decision.judged
+            ),
+            {one.at: one.value for one in decision.others},
+            decision.replaced,
+            decision.action,
+            decision.rule,
+            errno.errorcode.get(plan.errno, str(plan.errno)) if isinstance(plan, Deny) else None,
+            decision.value,
+            self._dry,
         )
+        if self._sink is not None:
+            self._sink(entry)
+        return entry
+
+    @contextlib.contextmanager
+    def _deadline(self) -> Iterator[None]:
+        # Kills COMMAND, and with it the sandbox, when the run takes too long.
+        if self._bounds.seconds is None:
+            yield
+            return
+        timer = threading.Timer(self._bounds.seconds, self._time_is_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            timer.join()
+
+    def _time_is_up(self) -> None:
+        self._timed_out = True
+        self.signal(signal.SIGKILL)
 
 
 def filter_code(trapped: Iterable[int], secret: tuple[int, int]) -> bytes:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pinfold.codec.message import Message
     from pinfold.codec.sockaddr import Address
-    from pinfold.policy.calls import Call, Ruling
+    from pinfold.policy.calls import Trapped, Verdict
 
 _PASSED: Final = 101
 """Number of the descriptor that must not be passed on."""
@@ -28,13 +28,13 @@ _PRIORITY: Final = struct.pack("=i", 2)
 _RESOLVE_NO_SYMLINKS: Final = 0x04
 
 
-def _execve(call: Call) -> bool:
+def _execve(call: Trapped) -> bool:
     return call.value("argv").values[1:2] == [b"--mode=D"] or any(
         one.startswith(b"LD_PRELOAD=") for one in call.value("envp").values
     )
 
 
-def _connect(call: Call) -> bool:
+def _connect(call: Trapped) -> bool:
     return _is_denied(call.value("address").address)
 
 
@@ -44,7 +44,7 @@ def _is_denied(address: Address | None) -> bool:
     return isinstance(address, Unix) and address.path.endswith(b"/peer-D")
 
 
-def _bind(call: Call) -> bool:
+def _bind(call: Trapped) -> bool:
     address = call.value("address").address
     return isinstance(address, Unix) and address.path.endswith(b"/bound-D")
 
@@ -53,27 +53,27 @@ def _send(message: Message) -> bool:
     return _is_denied(message.name) or _PASSED in descriptors(message.control)
 
 
-def _setsockopt(call: Call) -> bool:
+def _setsockopt(call: Trapped) -> bool:
     return call.registers[2] == _SO_PRIORITY and call.value("value") == _PRIORITY
 
 
-def _rename(call: Call) -> bool:
+def _rename(call: Trapped) -> bool:
     old, new = call.value("old_path"), call.value("new_path")
     if b"/from-" in old and b"/to-" in new:
         return bool(old[-1] != new[-1])
     return bool(old.endswith(b"/old-D") or new.endswith(b"/new-D"))
 
 
-def _openat2(call: Call) -> bool:
+def _openat2(call: Trapped) -> bool:
     how = call.value("how")
     return bool(how.flags & os.O_ACCMODE or not how.resolve & _RESOLVE_NO_SYMLINKS)
 
 
-def _setxattr(call: Call) -> bool:
+def _setxattr(call: Trapped) -> bool:
     return bool(call.value("name") == b"user.D" or call.value("value") == b"D")
 
 
-DENIED: Final[dict[str, Callable[[Call], bool]]] = {
+DENIED: Final[dict[str, Callable[[Trapped], bool]]] = {
     "execve": _execve,
     "connect": _connect,
     "bind": _bind,
@@ -90,7 +90,7 @@ DENIED: Final[dict[str, Callable[[Call], bool]]] = {
 """By the name of a call, whether it is denied."""
 
 
-def judge(call: Call) -> Ruling:
+def judge(call: Trapped) -> Verdict:
     """Returns what a supervisor is to do about a call."""
     is_denied = DENIED.get(call.row.name)
     return denied("deep race") if is_denied is not None and is_denied(call) else ALLOWED

@@ -14,6 +14,7 @@ from pinfold.errors import PinfoldError
 from pinfold.launch.spawn import Command
 from pinfold.policy.rules import PathRules
 from pinfold.session import Limits, Session, require_machine
+from tests.judges import FunctionJudge
 from tests.races.deep_rule import judge
 
 
@@ -25,7 +26,7 @@ def main() -> int:
         PathRules([], []),
         Limits(),
         inspect_all=True,
-        ruling=judge,
+        judge=FunctionJudge(judge),
     )
     session.start()
     try:

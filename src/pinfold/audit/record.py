@@ -6,12 +6,11 @@ becomes a lone surrogate (U+DC80 to U+DCFF, as ``os.fsdecode`` does), written as
 
 Of an environment only the names are shown: the values are where secrets are. Of a vector of many
 strings the first ones are, with the number of those that are left out; of bytes without a meaning
-of their own, the length and the first of them.
+of their own, the length and the first of them. What a handler served is shown by length and hash.
 """
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pinfold.codec.message import Message, descriptors
@@ -20,6 +19,7 @@ from pinfold.codec.sockaddr import Sockaddr
 from pinfold.codec.sockaddr import show as show_address
 from pinfold.codec.vector import StringVector
 from pinfold.codec.xattr import XattrArgs
+from pinfold.policy.calls import RETURN, SERVE
 from pinfold.syscalls.kinds import (
     NULLABLE,
     POINTERS,
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pinfold.syscalls.table import Row
-
-_dumps: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Path(NamedTuple):
@@ -70,6 +68,10 @@ class Entry(NamedTuple):
     rule: str | None
     errno: str | None
     """Name of the errno that the call failed with by verdict."""
+    value: int | bytes | None = None
+    """The result of a ``return``, the content of a ``serve``."""
+    dry: bool = False
+    """Whether the verdict was noted only, and the call made as it was."""
 
 
 def describe(entry: Entry) -> dict[str, Any]:
@@ -103,12 +105,45 @@ def describe(entry: Entry) -> dict[str, Any]:
         substituted[name] = {"from": _show(name, kind, before), "to": _show(name, kind, after)}
     if substituted:
         record["substituted"] = substituted
+    if entry.verdict == RETURN and isinstance(entry.value, int):
+        record["value"] = entry.value
+    if entry.verdict == SERVE and isinstance(entry.value, bytes):
+        record["content"] = _digest(entry.value)
+    if entry.dry:
+        record["dry_run"] = True
     return record
 
 
-def line(entry: Entry) -> bytes:
-    """Returns the record as one line of JSON, newline included."""
-    return _dumps(describe(entry)).encode("ascii") + b"\n"
+def start(
+    *,
+    argv: Sequence[bytes],
+    cwd: bytes,
+    uid: int,
+    kernel: str,
+    dry: bool = False,
+    rules: Sequence[str] = (),
+    policy: Sequence[tuple[str, str]] = (),
+) -> dict[str, Any]:
+    """Returns what a caller has to tell for the first line of a log.
+
+    Args:
+        argv: COMMAND and its arguments.
+        cwd: The directory that it starts in.
+        uid: The user that it runs as.
+        kernel: Release of the kernel.
+        dry: Whether verdicts are noted only.
+        rules: The rules of the command line, as the log shows them.
+        policy: Policy files in order: name, SHA-256 in hexadecimal of the bytes that were read.
+    """
+    return {
+        "argv": _strings("argv", argv),
+        "cwd": _text(cwd),
+        "uid": uid,
+        "kernel": kernel,
+        "mode": "dry-run" if dry else "enforce",
+        "rules": list(rules),
+        "policy": [{"file": name, "sha256": digest} for name, digest in policy],
+    }
 
 
 def _text(data: bytes) -> str:
@@ -147,7 +182,7 @@ def _show(name: str, kind: Kind, value: Any) -> Any:
     if isinstance(value, int):
         return _number(kind, value)
     if isinstance(value, bytes):
-        return _text(value) if kind in _TEXTS else _bytes(value)
+        return _text(value) if kind in _TEXTS and len(value) <= _TEXT_SHOWN else _bytes(value)
     if isinstance(value, Sockaddr):
         return None if value.address is None else show_address(value.address)
     if isinstance(value, Message):
@@ -180,6 +215,12 @@ def _strings(name: str, values: Sequence[bytes]) -> Any:
 
 def _bytes(value: bytes) -> dict[str, Any]:
     return {"length": len(value), "hex": value[:_BYTES_SHOWN].hex()}
+
+
+def _digest(content: bytes) -> dict[str, Any]:
+    from hashlib import sha256  # noqa: PLC0415 (slow to import, and most runs serve nothing)
+
+    return {"length": len(content), "sha256": sha256(content).hexdigest()}
 
 
 def _message(message: Message) -> dict[str, Any]:

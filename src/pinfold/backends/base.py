@@ -45,7 +45,31 @@ class SendFirst(NamedTuple):
     """Address of its ``msghdr`` in the slot, or one at which there is nothing to read."""
 
 
-Plan = Deny | Redirect | SendFirst
+class Return(NamedTuple):
+    """The call is not made; the caller gets ``value``."""
+
+    value: int
+
+
+class Serve(NamedTuple):
+    """The call is not made; the caller gets a descriptor of a read-only file with ``content``."""
+
+    content: bytes
+    close_on_exec: bool
+
+
+class Inject(NamedTuple):
+    """The call is not made; the caller gets a copy of a descriptor of ours."""
+
+    descriptor: int
+    close_on_exec: bool
+
+
+class Kill(NamedTuple):
+    """The call is not made; the caller's process is killed."""
+
+
+Plan = Deny | Redirect | SendFirst | Return | Serve | Inject | Kill
 
 
 class ListenerBackend(Protocol):

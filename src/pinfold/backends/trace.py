@@ -16,11 +16,13 @@ the path was copied into the kernel before the old memory went.
 from __future__ import annotations
 
 import errno
+import os
 from typing import TYPE_CHECKING, Final
 
 from pinfold.arch.x86_64 import ARGUMENTS, ORIG_RAX
 from pinfold.backends import batch
-from pinfold.backends.base import Deny, SendFirst
+from pinfold.backends.base import Deny, Inject, Kill, Redirect, Return, SendFirst, Serve
+from pinfold.linux import memfd, process
 from pinfold.pins.arena import SLOT_SIZE
 
 if TYPE_CHECKING:
@@ -40,13 +42,17 @@ class TraceBackend:
         arenas: Where slots come from.
         installer: Pins arenas in tasks.
         live: The live check.
+        to_exit: Whether every call that is made is to be followed to its exit stop, for its result.
 
     Preconditions: used by the tracing thread.
     """
 
-    __slots__ = ("_arenas", "_in_flight", "_installer", "_live")
+    __slots__ = ("_arenas", "_in_flight", "_installer", "_live", "_to_exit")
 
-    def __init__(self, arenas: ArenaPool, installer: Installer, live: LiveCheck) -> None:
+    def __init__(
+        self, arenas: ArenaPool, installer: Installer, live: LiveCheck, *, to_exit: bool = False
+    ) -> None:
+        self._to_exit = to_exit
         self._arenas = arenas
         self._installer = installer
         self._live = live
@@ -103,24 +109,42 @@ class TraceBackend:
         del task.space.pins[arena.number]
         return False
 
-    def carry_out(self, task: Task, slot: Slot, plan: Plan) -> None:
+    def carry_out(self, task: Task, slot: Slot, plan: Plan) -> int | None:
         """Does what the engine decided, and resumes the task.
+
+        Returns the call's result if it is over with this, else None.
 
         Preconditions: ``slot`` came from :meth:`slot_for` in this same stop.
 
         Raises:
             TraceeGone: The task died; its slot is given back by :meth:`finished`.
         """
-        if isinstance(plan, Deny):
-            self.finished(task)
-            self.deny(task, plan)
-            return
-        registers = task.registers
+        if isinstance(plan, Redirect):
+            self._redirect(task, slot, plan)
+            return None
         if isinstance(plan, SendFirst):
             self._in_flight[task.tid] = (slot, batch.begin(task, plan.message))
-            task.store(registers)
+            task.store(task.registers)
             task.resume_to_exit()
+            return None
+        self.finished(task)
+        if isinstance(plan, Deny):
+            return self.deny(task, plan)
+        if isinstance(plan, Return):
+            return self._skip(task, plan.value)
+        if isinstance(plan, Kill):
+            # Nobody resumes it: a stopped task dies where it is.
+            process.kill(task.tgid)
+            return None
+        return self._give(task, plan)
+
+    def _redirect(self, task: Task, slot: Slot, plan: Redirect) -> None:
+        if not (plan.registers or plan.number is not None or self._to_exit):
+            # Nothing to put back.
+            self.finished(task)
+            task.resume()
             return
+        registers = task.registers
         saved = []
         for index, value in plan.registers:
             register = ARGUMENTS[index]
@@ -133,21 +157,42 @@ class TraceBackend:
         if len(saved) == 1:
             register = saved[0][0]
             task.poke(register, registers[register])
-        else:
+        elif saved:
             task.store(registers)
         task.resume_to_exit()
+
+    def _give(self, task: Task, plan: Serve | Inject) -> int:
+        made = -1
+        try:
+            if isinstance(plan, Serve):
+                made = memfd.with_content("pinfold-served", plan.content)
+            result = self._installer.hand_over(
+                task,
+                plan.descriptor if isinstance(plan, Inject) else made,
+                close_on_exec=plan.close_on_exec,
+            )
+        except OSError as error:
+            return self._skip(task, -(error.errno or errno.ENOMEM))
+        finally:
+            if made >= 0:
+                os.close(made)
+        task.resume()
+        return result
+
+    def _skip(self, task: Task, result: int) -> int:
+        if task.batch is not None:
+            result = batch.refuse(task, task.batch)
+        task.skip_call(result)
+        task.resume()
+        return result
 
     def address_of(self, task: Task, slot: Slot) -> int:
         """Returns where the task finds a slot that :meth:`slot_for` gave for it."""
         return task.space.pins[slot.arena.number] + slot.offset
 
-    def deny(self, task: Task, plan: Deny) -> None:
-        """Makes the task's trapped call fail, and resumes the task."""
-        result = -plan.errno
-        if task.batch is not None:
-            result = batch.refuse(task, task.batch)
-        task.skip_call(result)
-        task.resume()
+    def deny(self, task: Task, plan: Deny) -> int:
+        """Makes the task's trapped call fail, resumes the task, and returns the call's result."""
+        return self._skip(task, -plan.errno)
 
     def exit_stop(self, task: Task) -> None:
         """Puts the registers back after a redirected call, and resumes the task."""
@@ -165,6 +210,10 @@ class TraceBackend:
                 for register, value in saved:
                     task.poke(register, value)
         task.resume()
+
+    def follows(self, task: Task) -> bool:
+        """Returns whether the task is to stop at the end of the call that it is in."""
+        return task.tid in self._in_flight
 
     def signalled(self, task: Task) -> None:
         """Ends what a signal ends: a ``sendmmsg`` between two of its messages.

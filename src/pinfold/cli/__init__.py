@@ -20,8 +20,12 @@ from pinfold.errors import PinfoldError
 FAILED = 125
 
 _COMMANDS = {
+    "check": "Check policy files, and say in words what they do.",
+    "audit": "Verify an audit log, or report on it.",
     "doctor": "Tell what this machine can do, and what is lost where it cannot.",
+    "learn": "Run a program and write a policy that allows what it did.",
     "run": "Run a program under pinned arguments.",
+    "trace": "Run a program and show its calls, with the arguments that the kernel used.",
 }
 
 

@@ -2,57 +2,49 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import signal
-import threading
 import time
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
 from pinfold.audit.writer import AuditWriter
-from pinfold.cli.streams import claim, complain
-from pinfold.errors import LaunchError, PolicyError
-from pinfold.launch.spawn import Command
+from pinfold.cli.runner import Runner
+from pinfold.cli.streams import complain
+from pinfold.errors import PinfoldError, PolicyError
+from pinfold.policy.model import NO_LIMITS, PolicyModel
 from pinfold.policy.rules import PathRules, parse_deny, parse_map
-from pinfold.session import Limits, Session, require_machine
-from pinfold.tracee.stops import exit_code
+from pinfold.session import Limits, Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from pinfold.session import Outcome
+    from pinfold.audit.record import Entry
+    from pinfold.launch.spawn import Command
+    from pinfold.policy.calls import Judge
 
 T = TypeVar("T")
 
-_FORWARDED: Final = frozenset(
-    {
-        signal.SIGINT,
-        signal.SIGQUIT,
-        signal.SIGTERM,
-        signal.SIGHUP,
-        signal.SIGUSR1,
-        signal.SIGUSR2,
-        signal.SIGALRM,
-        signal.SIGWINCH,
-        signal.SIGTSTP,
-        signal.SIGTTIN,
-        signal.SIGTTOU,
-        signal.SIGCONT,
-    }
+_CONFINED: Final = (
+    "with --ro or --rw the program, its interpreter and its libraries must be below one of these"
+    " paths (often --ro /usr --ro /lib --ro /lib64 --ro /bin)"
 )
-_STOPPING: Final = frozenset({signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
-_PATIENCE: Final = 2.0
-"""Seconds that COMMAND may take to tidy the terminal before it obeys a stop."""
-_OVER: Final = signal.SIGRTMAX
-_SI_KERNEL: Final = 0x80
-"""``si_code`` of a signal from the terminal: COMMAND, in the same process group, got it too."""
+_DRY: Final = "DRY RUN: verdicts are noted, and nothing is denied or redirected"
 
 
 @click.command(
     "run",
     context_settings={"help_option_names": ["-h", "--help"], "ignore_unknown_options": False},
     options_metavar="[OPTIONS] --",
+)
+@click.option(
+    "--policy",
+    "files",
+    multiple=True,
+    metavar="FILE",
+    help="Judge calls by the rules of a TOML file; of several, the first that says something wins."
+    " 'builtin:NAME' is a ready one: agent, build, judge, pip.",
 )
 @click.option(
     "--map",
@@ -98,9 +90,16 @@ _SI_KERNEL: Final = 0x80
     is_flag=True,
     help="Started by root: leave the program all capabilities, not just a container's usual ones.",
 )
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Note verdicts (--audit shows them), but make every call as it was asked for. Limits,"
+    " --ro and --rw do not hold either.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Say what is set up and how it went.")
 @click.argument("argv", metavar="COMMAND [ARG]...", nargs=-1, type=click.UNPROCESSED)
 def command(
+    files: Sequence[str],
     maps: Sequence[str],
     denies: Sequence[str],
     audit: str | None,
@@ -109,26 +108,25 @@ def command(
     ro: Sequence[str],
     rw: Sequence[str],
     keep_caps: bool,
+    dry_run: bool,
     verbose: bool,
     argv: Sequence[str],
 ) -> int:
-    """Run COMMAND with its path arguments judged, rewritten and pinned.
+    """Run COMMAND with its arguments judged, rewritten and pinned.
 
     \b
     Examples:
       pinfold run --map /etc/hostname=/etc/debian_version -- cat /etc/hostname
       pinfold run --deny '/etc/shadow' -- sh -c 'cd /etc; cat ./../etc/shadow'
+      pinfold run --policy builtin:build --audit log.jsonl -- make -j4
       pinfold run --ro /usr --ro /lib --ro /lib64 --ro /bin --rw . --rw /tmp -- make
 
-    The exit status is COMMAND's own; 128 + N when signal N ended it, 127 when it was not found,
-    126 when it cannot be executed, 125 when pinfold itself failed.
+    --map, --deny, --ro and --rw add to policy files, and win. The exit status is COMMAND's own;
+    128 + N when signal N ended it, 127 when it was not found, 126 when it cannot be executed, 125
+    when pinfold itself failed. SIGUSR1 makes pinfold print what was judged so far.
     """  # noqa: D301 (click takes a backspace character for "keep these lines as they are")
     if not argv:
         raise click.UsageError("no COMMAND given")
-    if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
-        # Whoever started us left it so. COMMAND gets the default too.
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    require_machine()
     cwd = _working_directory()
     pairs = [_rule("--map", text, lambda rule: parse_map(rule, cwd)) for text in maps]
     rules = PathRules(pairs, [_rule("--deny", text, parse_deny) for text in denies])
@@ -136,124 +134,130 @@ def command(
     for source, target in pairs:
         if not os.path.lexists(target):
             say(f"{os.fsdecode(target)} does not exist (mapped from {os.fsdecode(source)})")
-    writer = AuditWriter.open(audit) if audit is not None else None
-    try:
-        runner = _Runner(
-            argv,
-            rules,
-            Limits(
-                [os.fsencode(path) for path in ro], [os.fsencode(path) for path in rw], keep_caps
-            ),
-            writer,
-            say,
-            inspect_all=inspect == "all",
-            real=real,
-        )
-        return runner.run()
-    finally:
-        if writer is not None:
-            writer.close()
+    model, judge = _policy(files)
+    if dry_run:
+        complain(_DRY)
+    limits = Limits(
+        [] if dry_run else [*(os.fsencode(path) for path in ro), *model.ro],
+        [] if dry_run else [*(os.fsencode(path) for path in rw), *model.rw],
+        keep_caps,
+    )
+    with _logging(audit, model, argv, cwd, rules, dry=dry_run) as log:
 
+        def session(given: Command, **callbacks: Any) -> Session:
+            return Session(
+                given,
+                rules,
+                limits,
+                inspect_all=inspect == "all",
+                real=real or model.real,
+                judge=judge,
+                bounds=NO_LIMITS if dry_run else model.limits,
+                dry_run=dry_run,
+                sink=log.add if log is not None else None,
+                **callbacks,
+            )
 
-class _Runner:
-    # The main thread waits for signals, the session's thread supervises.
-
-    def __init__(
-        self,
-        argv: Sequence[str],
-        rules: PathRules,
-        limits: Limits,
-        writer: AuditWriter | None,
-        say: Callable[[str], None],
-        *,
-        inspect_all: bool,
-        real: bool,
-    ) -> None:
-        self._say = say
-        self._limits = limits
-        self._stop_lock = threading.Lock()
-        self._stop_until = 0.0
-        # Blocked before any thread exists, so that only sigwaitinfo below ever takes them.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED | {_OVER})
-        self._session = Session(
-            Command(
-                tuple(os.fsencode(arg) for arg in argv),
-                _environment(),
-                streams=claim(),
-                signal_mask=frozenset(before),
-            ),
-            rules,
-            limits,
-            inspect_all=inspect_all,
-            real=real,
-            sink=writer.write if writer is not None else None,
-            on_stop=self._stop_with_command,
-            on_refused=complain,
-        )
-
-    def run(self) -> int:
-        session = self._session
-        for line in session.warnings:
-            complain(f"warning: {line}")
-        if not session.traps:
-            line = "no --map, --deny, --audit or --inspect all: no call is judged"
-            if self._limits.ro or self._limits.rw:
-                self._say(line + ", the program is only confined to its paths")
+        runner = Runner(argv, session, summary=lambda one: _summary(one, log))
+        if not runner.session.traps:
+            line = "no --policy, --map, --deny, --audit or --inspect all: no call is judged"
+            if limits.ro or limits.rw:
+                say(line + ", the program is only confined to its paths")
             else:
                 complain(f"warning: {line}, and no path is out of reach")
-        main = threading.main_thread().ident
-        assert main is not None
-        session.start(on_end=lambda: signal.pthread_kill(main, _OVER))
-        self._wait()
-        outcome = self._result()
-        self._say(
-            f"{outcome.trapped} calls judged, {outcome.denied} denied, {outcome.redirected}"
-            f" redirected; at most {outcome.most} tasks at a time"
+        status = runner.run(hint=_CONFINED if limits.ro or limits.rw else None)
+        outcome = runner.outcome
+        assert outcome is not None
+        would = "would have been " if dry_run else ""
+        (complain if dry_run else say)(
+            f"{outcome.trapped} calls judged, {outcome.denied} {would}denied,"
+            f" {outcome.redirected} {would}redirected; at most {outcome.most} tasks at a time"
         )
-        return exit_code(outcome.status)
+        if log is not None:
+            log.finish("timeout" if outcome.timed_out else "ended", status)
+            say(f"audit log {audit}: head {log.writer.head}")
+    return status
 
-    def _result(self) -> Outcome:
-        try:
-            return self._session.result()
-        except LaunchError as error:
-            if error.exit_code not in (126, 127) or not (self._limits.ro or self._limits.rw):
-                raise
-            hint = (
-                "with --ro or --rw the program, its interpreter and its libraries must be below one"
-                " of these paths (often --ro /usr --ro /lib --ro /lib64 --ro /bin)"
-            )
-            raise LaunchError(f"{error}; {hint}", error.exit_code) from error
 
-    def _wait(self) -> None:
-        session = self._session
-        while True:
-            info = signal.sigwaitinfo(_FORWARDED | {_OVER})
-            session.launched.wait()
-            if info.si_signo == _OVER:
-                if session.join(0) or session.over:
-                    return
-                session.signal(_OVER)
-            elif info.si_signo == signal.SIGCONT:
-                # `fg` continues the whole process group; COMMAND is told only if it was left out.
-                if session.stopped:
-                    session.signal(signal.SIGCONT)
-            else:
-                if info.si_signo in _STOPPING:
-                    with self._stop_lock:
-                        self._stop_until = time.monotonic() + _PATIENCE
-                    if session.stopped:
-                        self._stop_with_command(info.si_signo)
-                if info.si_code != _SI_KERNEL:
-                    session.signal(info.si_signo)
+@contextlib.contextmanager
+def _logging(
+    path: str | None,
+    model: PolicyModel,
+    argv: Sequence[str],
+    cwd: bytes,
+    rules: PathRules,
+    *,
+    dry: bool,
+) -> Iterator[_Log | None]:
+    if path is None:
+        yield None
+        return
+    from pinfold.audit.record import start  # noqa: PLC0415 (only where there is a log)
 
-    def _stop_with_command(self, _number: int) -> None:
-        # The shell that started us waits for *us* to stop, so when job control stops COMMAND, stop
-        # as well. Not for any other stop: one task of the sandbox may stop another and continue it
-        # later, and a stopped supervisor would never see that.
-        with self._stop_lock:
-            wanted, self._stop_until = self._stop_until, 0.0
-        if time.monotonic() < wanted:
-            os.kill(os.getpid(), signal.SIGSTOP)
+    writer = AuditWriter.open(
+        path,
+        on_loss=model.on_audit_loss,
+        start=start(
+            argv=[os.fsencode(word) for word in argv],
+            cwd=cwd,
+            uid=os.getuid(),
+            kernel=os.uname().release,
+            dry=dry,
+            rules=rules.shown,
+            policy=list(zip(model.files, model.digests, strict=True)),
+        ),
+        warn=complain,
+    )
+    log = _Log(writer)
+    try:
+        yield log
+    except PinfoldError as error:
+        log.finish(type(error).__name__, error.exit_code)
+        raise
+    finally:
+        writer.close()
+
+
+class _Log:
+    # The audit log of a run, and what SIGUSR1 tells about it.
+
+    def __init__(self, writer: AuditWriter) -> None:
+        from pinfold.audit.summary import Summary  # noqa: PLC0415 (only where there is a log)
+
+        self.writer = writer
+        self.summary = Summary(time.time())
+
+    def add(self, entry: Entry) -> None:
+        self.writer.write(entry)
+        self.summary.add(entry)
+
+    def finish(self, reason: str, status: int) -> None:
+        self.writer.finish({"reason": reason, "exit": status})
+
+
+def _policy(files: Sequence[str]) -> tuple[PolicyModel, Judge | None]:
+    if not files:
+        return PolicyModel(), None
+    # Here, since most runs that are to feel instant have no policy file.
+    from pinfold.cli.ask import TerminalAsker  # noqa: PLC0415
+    from pinfold.policy.handlers import Policy  # noqa: PLC0415
+
+    policy = Policy.load(*files)
+    return policy.model, policy.judge(
+        ask=TerminalAsker.open(policy.model.handler_seconds) if _asks(policy.model) else None,
+        report=complain,
+    )
+
+
+def _asks(model: PolicyModel) -> bool:
+    actions = [rule.action for rule in model.rules] + list(model.defaults.values())
+    return any(action.verb == "ask" for action in actions)
+
+
+def _summary(session: Session, log: _Log | None) -> str:
+    if log is not None:
+        return log.summary.text(time.time(), session.tasks)
+    return session.progress()
 
 
 def _quiet(_line: str) -> None:
@@ -274,14 +278,3 @@ def _working_directory() -> bytes:
     except FileNotFoundError:
         # It was removed. Only a relative name in a map needs it, and is told so.
         return b""
-
-
-def _environment() -> dict[bytes, bytes]:
-    # As we were started. Python may have set LC_CTYPE in its own copy (PEP 538).
-    try:
-        with open("/proc/self/environ", "rb") as started:
-            entries = started.read().split(b"\0")
-    except OSError:
-        return dict(os.environb)
-    pairs = (entry.partition(b"=") for entry in entries)
-    return {name: value for name, equals, value in pairs if equals}

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Final
 
 from pinfold.errors import PolicyError, UnsupportedError
 from pinfold.linux import caps, landlock, libc
+from pinfold.linux.descriptors import lifted
 from pinfold.uapi.landlock import (
     LANDLOCK_ACCESS_FS_EXECUTE,
     LANDLOCK_ACCESS_FS_IOCTL_DEV,
@@ -166,6 +167,9 @@ def _ruleset(version: int, ro: Sequence[bytes], rw: Sequence[bytes]) -> int:
         rules = [(b"/", handled)] if handled else []
     ruleset = landlock.create_ruleset(handled, scoped)
     try:
+        # Where a stream of ours is closed it may have got that number, and the child loses it
+        # when it sets up its own streams.
+        ruleset = lifted(ruleset)
         for path, access in rules:
             _allow(ruleset, path, access)
     except BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,22 @@ def above_streams(fd: int) -> int:
     while fd < _STREAMS:
         fd = os.dup(fd)
     return fd
+
+
+def lifted(fd: int) -> int:
+    """Moves a descriptor to a number that is no standard stream's, if it has one; returns it.
+
+    For the process that starts others, where ``above_streams`` is for one that is about to exec:
+    nothing is left at the low number, and the new one is close-on-exec.
+
+    Raises:
+        OSError: EMFILE; ``fd`` is still open then.
+    """
+    if fd >= _STREAMS:
+        return fd
+    higher = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _STREAMS)
+    os.close(fd)
+    return higher
 
 
 def close_others(kept: Iterable[int]) -> None:

@@ -35,6 +35,25 @@ def create(name: str, size: int) -> int:
     return fd
 
 
+def with_content(name: str, content: bytes) -> int:
+    """Returns a descriptor (close-on-exec) of a memory file, open for reading only.
+
+    Nobody can open it again for writing: it is sealed against that.
+
+    Raises:
+        OSError: EMFILE, ENOMEM and the like; EFBIG as :func:`create`.
+    """
+    fd = create(name, len(content))
+    try:
+        left = memoryview(content)
+        while left:
+            left = left[os.pwrite(fd, left, len(content) - len(left)) :]
+        seal(fd, mman.F_SEAL_SEAL | mman.F_SEAL_SHRINK | mman.F_SEAL_GROW | mman.F_SEAL_WRITE)
+        return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(fd)
+
+
 def _resize(fd: int, size: int) -> None:
     # RLIMIT_FSIZE counts for memory files too, and is meant for what COMMAND writes.
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

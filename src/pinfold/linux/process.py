@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import gc
 import os
+import signal
+import warnings
 
 from pinfold.linux import libc
 from pinfold.syscalls.numbers import X86_64 as NR
@@ -24,7 +27,7 @@ def take_descriptor(pidfd: int, number: int) -> int:
     return libc.syscall("pidfd_getfd", NR["pidfd_getfd"], pidfd, number)
 
 
-def signal_thread(tgid: int, tid: int, signal: int) -> None:
+def signal_thread(tgid: int, tid: int, number: int) -> None:
     """Sends a signal to one thread.
 
     Raises:
@@ -32,7 +35,44 @@ def signal_thread(tgid: int, tid: int, signal: int) -> None:
 
     Kernel: ``tgkill(2)``.
     """
-    libc.syscall("tgkill", NR["tgkill"], tgid, tid, signal)
+    libc.syscall("tgkill", NR["tgkill"], tgid, tid, number)
+
+
+def fork() -> int:
+    """Returns a child's id, and 0 in the child, which has garbage collection off.
+
+    In a process with other threads the child may only make plain calls: it must not import, take
+    locks or allocate much, and has to leave by ``os._exit`` or exec.
+
+    Raises:
+        OSError: EAGAIN, ENOMEM.
+    """
+    # The child is to start with collection off: its first allocation could set it off, and with it
+    # finalizers of the parent's objects.
+    collecting = gc.isenabled()
+    gc.disable()
+    pid = -1
+    try:
+        with warnings.catch_warnings():
+            # It is about other threads; see above for what the child leaves out.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+    finally:
+        if collecting and pid != 0:
+            gc.enable()
+    return pid
+
+
+def kill(pid: int) -> None:
+    """Sends SIGKILL to a process; does nothing when it is gone.
+
+    Raises:
+        OSError: EPERM.
+    """
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
 
 
 def set_dumpable(flag: bool) -> None:
@@ -57,12 +97,12 @@ def set_name(name: bytes) -> None:
     libc.prctl(abi.PR_SET_NAME, ctypes.addressof(text))
 
 
-def die_with_parent(signal: int) -> None:
-    """Asks the kernel to send us ``signal`` when the thread that forked us ends.
+def die_with_parent(number: int) -> None:
+    """Asks the kernel to send us a signal when the thread that forked us ends.
 
     Kernel: ``PR_SET_PDEATHSIG`` in ``prctl(2)``.
     """
-    libc.prctl(abi.PR_SET_PDEATHSIG, signal)
+    libc.prctl(abi.PR_SET_PDEATHSIG, number)
 
 
 def status_field(tid: int, name: bytes) -> bytes | None:

@@ -1,5 +1,7 @@
 """Putting an arena into a task's memory: deliver the memfd, map, seal, close, verify.
 
+The delivery alone also hands a task any other descriptor, as the result of its call.
+
 The task is in the seccomp stop of a trapped call. That call is changed into ``getpid`` with a
 secret in its arguments, which our filter (and nobody else's) answers with a notification; the memfd
 is handed over in the reply (``SECCOMP_ADDFD_FLAG_SEND``). ``getpid``, because filters outside and
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 DELIVERY_CALL: Final = NR["getpid"]
 
 _ERESTARTSYS: Final = 512
+_ALL: Final = 0xFFFFFFFFFFFFFFFF
 _POLL_MS: Final = 20
 
 
@@ -88,19 +91,38 @@ class Installer:
             TraceeGone: The task died.
         """
         with Injector(task, self._waits) as inject:
-            after = inject.after
-            number = after[ORIG_RAX]
+            number = inject.after[ORIG_RAX]
             outcome = self._install(task, arena, inject)
-            after[ORIG_RAX] = NO_SYSCALL
             if outcome:
-                after[RAX] = (1 << 64) - outcome
+                _return(inject, -outcome)
             else:
-                after[RIP] -= SYSCALL_LENGTH
-                after[RAX] = number
+                _make_again(inject, number)
         return outcome
 
+    def hand_over(self, task: Task, descriptor: int, *, close_on_exec: bool) -> int:
+        """Makes the task's call return a copy of a descriptor, instead of being made.
+
+        Returns the copy's number in the task, or a negative errno: what the call returns. With 0 or
+        more the descriptor is there. The task is to be resumed freely. When a signal comes first,
+        the call is made again, and so trapped again: -EINTR is returned then, which the task does
+        not see.
+
+        Preconditions: the task is in the seccomp stop of a call.
+
+        Raises:
+            TraceeGone: The task died.
+        """
+        with Injector(task, self._waits) as inject:
+            number = inject.after[ORIG_RAX]
+            result = self._deliver(task, descriptor, inject, os.O_CLOEXEC if close_on_exec else 0)
+            if result == -_ERESTARTSYS:
+                _make_again(inject, number)
+                return -errno.EINTR
+            _return(inject, result)
+        return result
+
     def _install(self, task: Task, arena: Arena, inject: Injector) -> int:
-        descriptor = self._deliver(task, arena, inject)
+        descriptor = self._deliver(task, arena.fd, inject, os.O_CLOEXEC)
         if descriptor < 0:
             return 0 if descriptor == -_ERESTARTSYS else -descriptor
         base = sealed.map_sealed(inject, descriptor, arena.size)
@@ -112,7 +134,7 @@ class Installer:
         sealed.unmap(inject, base, arena.size)
         return errno.EPERM
 
-    def _deliver(self, task: Task, arena: Arena, inject: Injector) -> int:
+    def _deliver(self, task: Task, descriptor: int, inject: Injector, flags: int) -> int:
         # Returns the descriptor's number in the task, or a negative errno.
         # Not the task's own buffer: that one still shows the call, and may end up in the log.
         registers = self._work
@@ -124,7 +146,7 @@ class Installer:
         given = -errno.EPERM
         while True:
             for _ in self._poll.poll(_POLL_MS):
-                answer = self._answer(task, arena)
+                answer = self._answer(task, descriptor, flags)
                 if answer is not None:
                     given = answer
             # Only a look: the notification may still be on its way.
@@ -138,7 +160,7 @@ class Installer:
             return -_ERESTARTSYS
         return given
 
-    def _answer(self, task: Task, arena: Arena) -> int | None:
+    def _answer(self, task: Task, descriptor: int, flags: int) -> int | None:
         # Receives one notification; returns what came of it if it was this task's.
         try:
             notification = seccomp.receive(self._listener)
@@ -153,8 +175,8 @@ class Installer:
             return seccomp.add_descriptor(
                 self._listener,
                 notification.id,
-                arena.fd,
-                newfd_flags=os.O_CLOEXEC,
+                descriptor,
+                newfd_flags=flags,
                 flags=seccomp_abi.SECCOMP_ADDFD_FLAG_SEND,
             )
         except OSError as error:
@@ -169,3 +191,15 @@ class Installer:
             if error.errno != errno.ENOENT:
                 raise
         return -number
+
+
+def _return(inject: Injector, result: int) -> None:
+    # The task's registers are those of a call that returned this.
+    inject.after[ORIG_RAX] = NO_SYSCALL
+    inject.after[RAX] = result & _ALL
+
+
+def _make_again(inject: Injector, number: int) -> None:
+    inject.after[ORIG_RAX] = NO_SYSCALL
+    inject.after[RIP] -= SYSCALL_LENGTH
+    inject.after[RAX] = number

@@ -1,22 +1,29 @@
-"""What a rule sees of a trapped call, and what it may answer (pure).
+"""What a policy sees of a trapped call, and what it may answer (pure).
 
-A call is judged on bytes that are pinned already: what a rule reads here is what the kernel gets.
-Paths have their own rules (``policy.rules``) and come first; a rule over whole calls sees what they
-made of them.
+A call is judged on bytes that are pinned already: what a policy reads here is what the kernel gets.
+``--map`` and ``--deny`` have their own rules (``policy.rules``) and come first; a policy sees what
+they made of a call, and is not asked about a path that they have settled.
 """
 
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from pinfold.policy.rules import ALLOW, DENY, REDIRECT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from pinfold.syscalls.kinds import Kind
     from pinfold.syscalls.table import Row
+
+RETURN: Final = "return"
+SERVE: Final = "serve"
+INJECT: Final = "inject"
+KILL: Final = "kill"
+ASK: Final = "ask"
+"""Of rules only: a person says which of the others it is."""
 
 
 class Argument(NamedTuple):
@@ -32,7 +39,7 @@ class Argument(NamedTuple):
     """What the register is to hold (``u64``)."""
 
 
-class Call(NamedTuple):
+class Trapped(NamedTuple):
     """A trapped call."""
 
     row: Row
@@ -42,8 +49,18 @@ class Call(NamedTuple):
     """Path of the program that the task runs."""
     arguments: tuple[Argument, ...]
     """The pinned pointer arguments, in order; NULL ones are left out."""
-    names: Mapping[str, bytes]
-    """For each path argument, by its name, the absolute name that it means."""
+    names: Mapping[str, tuple[bytes, ...]]
+    """For each argument that is a path, or that has the path of a Unix socket in it, by its name in
+    the table: the normal absolute names that it means, the one that is spelt first. The kernel will
+    find one of them, and the task chooses the spelling: a denial of any of them must hold."""
+    real: Mapping[str, bytes] = {}
+    """By argument, where real names are judged: the one of ``names`` that links lead to."""
+    settled: frozenset[str] = frozenset()
+    """Arguments that ``--map`` has sent elsewhere; a policy leaves them."""
+    pid: int = 0
+    tid: int = 0
+    loader: Callable[[], bool] = lambda: False
+    """Whether the dynamic loader makes this call: a hint, see ``tracee.loader``."""
 
     def value(self, name: str) -> Any:
         """Returns the value of a pinned argument by its name in the table.
@@ -57,26 +74,75 @@ class Call(NamedTuple):
         raise KeyError(name)
 
 
-class Ruling(NamedTuple):
-    """What a rule over whole calls says."""
+class Verdict(NamedTuple):
+    """What a policy says of a call."""
 
     action: str = ALLOW
+    """``ALLOW``, ``DENY``, ``REDIRECT``, ``RETURN``, ``SERVE``, ``INJECT`` or ``KILL``."""
     rule: str | None = None
+    """What says so, for the log: the name of a rule or handler."""
     errno: int = 0
+    """For ``DENY``."""
     replace: Mapping[str, Any] = {}
-    """New values by argument name: ``bytes`` for a path (absolute, as the task sees it), a string
-    or a buffer; a sequence of ``bytes`` for a vector; an address or its ``bytes`` for a socket
-    address, or for the address of a message; an ``OpenHow``; an ``int`` for a scalar."""
+    """For ``REDIRECT``, new values by argument name: ``bytes`` for a path (absolute, in the
+    supervisor's view), a string or a buffer; a sequence of ``bytes`` for a vector; an address or
+    its ``bytes`` for a socket address, or for the address of a message; an ``OpenHow``; an ``int``
+    for a scalar."""
+    value: Any = None
+    """For ``RETURN`` the result (``int``), for ``SERVE`` the content (``bytes``), for ``INJECT`` a
+    descriptor of the supervisor, which is duplicated into the task."""
+    left: frozenset[str] = frozenset()
+    """Pointer arguments that nobody has looked at: they stay what the program passed, unless a log
+    asks for them."""
 
 
-ALLOWED = Ruling()
+class Later(Protocol):
+    """A verdict that takes its time, while other tasks of the sandbox go on."""
+
+    def start(self, done: Callable[[Verdict], None]) -> None:
+        """Begins; ``done`` is called once with the verdict, in any thread, even in this one.
+
+        It is called with a denial, too, when the time for a verdict is over or something fails.
+        """
+
+    def cancel(self) -> None:
+        """Says that nobody waits any more: the task died. ``done`` need not be called."""
 
 
-def denied(rule: str, number: int = errno.EACCES) -> Ruling:
-    """Returns the ruling that fails a call with an errno."""
-    return Ruling(DENY, rule, number)
+class Judge(Protocol):
+    """A policy that is ready to be asked, by one sandbox and in the thread of its supervisor."""
+
+    @property
+    def calls(self) -> Mapping[str, frozenset[Kind]]:
+        """The calls that it wants to see, by name, and which kinds of arguments of each.
+
+        Paths are read in any case. A name need not be in the table: such a call has no arguments
+        but its registers.
+        """
+
+    @property
+    def real(self) -> bool:
+        """Whether names that links lead to are to be found out."""
+
+    @property
+    def literals(self) -> tuple[bytes, ...]:
+        """Files that denials name one by one: with ``real``, hard links to them are recognised."""
+
+    def judge(self, call: Trapped) -> Verdict | Later:
+        """Returns the verdict. Raises nothing: what goes wrong in a handler is a denial."""
+
+    def close(self) -> None:
+        """Ends what was started for this sandbox. Called once, when no task is left."""
 
 
-def redirected(rule: str, **replace: Any) -> Ruling:
-    """Returns the ruling that has a call made with other arguments."""
-    return Ruling(REDIRECT, rule, 0, replace)
+ALLOWED: Final = Verdict()
+
+
+def denied(rule: str | None = None, number: int = errno.EACCES) -> Verdict:
+    """Returns the verdict that fails a call with an errno."""
+    return Verdict(DENY, rule, number)
+
+
+def redirected(rule: str | None = None, **replace: Any) -> Verdict:
+    """Returns the verdict that has a call made with other arguments, by their names."""
+    return Verdict(REDIRECT, rule, 0, replace)

@@ -35,13 +35,19 @@ power of the path's length. Instead:
   the moment it is entered, through ``skip``. The lowest surviving last state is the first pattern.
 
 The step count is the path's length. The cost of one step grows with the number of states, a word
-for each 30 of them, up to the last pattern that is still alive.
+for each 30 of them, up to the last pattern that is still alive. Who asks again and again for *all*
+patterns that match pays that only where the automaton has not been before: :meth:`GlobSet.matches`
+keeps the sets of states that it has met, and where each byte led from there, up to a bound.
+
+What is no path (an argument, a variable's value, an abstract socket's name) is matched by
+:class:`Pattern`: the same language, but a slash is a byte like any other, there is no ``**``, and
+nothing lies below.
 """
 
 from __future__ import annotations
 
 from enum import Enum, auto
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pinfold.errors import PolicyError
 from pinfold.paths import Tree, normalise, printable
@@ -59,7 +65,12 @@ _Token = bytes | _Star
 """A set of bytes of which one is taken, or a star."""
 
 _NOT_SLASH = bytes(byte for byte in range(256) if byte != 0x2F)
+_ANY = bytes(range(256))
 _SPECIAL = b"*?[\\\0"
+_KEPT: Final = 8 << 20
+"""Bytes, about, of states that one set of patterns keeps."""
+_STEP: Final = 500
+"""Bytes, about, that a step takes which is kept, apart from its states."""
 
 
 def malformed(text: bytes, at: int, problem: str) -> PolicyError:
@@ -85,15 +96,25 @@ class GlobSet:
     """
 
     def __init__(self, patterns: Sequence[bytes]) -> None:
-        self._literals: Tree[int] = Tree()
+        literal: dict[bytes, list[int]] = {}
         wild: list[tuple[int, list[_Token]]] = []
         for index, pattern in enumerate(patterns):
             name, tokens = parse(pattern)
             if name is None:
                 wild.append((index, tokens))
-            elif self._literals.deepest(name) is None:  # else an earlier pattern covers it
-                self._literals.insert(name, index)
+            else:
+                literal.setdefault(name, []).append(index)
+        # At each name its own patterns and those that cover it from above, in order.
+        self._literals: Tree[tuple[int, ...]] = Tree()
+        for name in sorted(literal, key=lambda name: 0 if name == b"/" else name.count(b"/")):
+            above = self._literals.deepest(name) or ()
+            self._literals.insert(name, tuple(sorted((*above, *literal[name]))))
         self._compile(wild)
+        width = self._final.bit_length() // 8
+        self._most: Final = max(256, _KEPT // (width + _STEP))
+        self._seen: Final[dict[int, _Seen]] = {}
+        self._steps = 0
+        self._first = self._seen[self._start] = _Seen(self._start)
 
     def _compile(self, wild: Iterable[tuple[int, list[_Token]]]) -> None:
         advance: list[list[int]] = [[] for _ in range(256)]
@@ -133,7 +154,56 @@ class GlobSet:
         wild = self._run(path) if self._start else -1
         if literal is None:
             return wild
-        return literal if wild < 0 else min(literal, wild)
+        return literal[0] if wild < 0 else min(literal[0], wild)
+
+    def matches(self, path: bytes) -> tuple[int, ...]:
+        """Returns the indexes of all patterns that match the normal name ``path``, in order."""
+        literal = self._literals.deepest(path)
+        wild = self._walk(path) if self._start else ()
+        if literal is None:
+            return wild
+        return tuple(sorted(literal + wild)) if wild else literal
+
+    def _walk(self, path: bytes) -> tuple[int, ...]:
+        seen = self._first
+        for byte in path if path != b"/" else b"":
+            seen = seen.after.get(byte) or self._step(seen, byte)
+            if not seen.alive:
+                return ()
+        if seen.hits is None:
+            seen.hits = self._hits(seen.alive & self._final)
+        return seen.hits
+
+    def _step(self, seen: _Seen, byte: int) -> _Seen:
+        alive = seen.alive
+        if byte == 0x2F:
+            entered = (alive & self._advance[byte]) << 1
+            alive = entered | (entered & self._skip) << 1 | alive & self._deep
+        else:
+            alive = (alive & self._advance[byte]) << 1 | alive & self._stay
+        if self._steps == self._most:
+            self._forget()
+        self._steps += 1
+        after = self._seen.get(alive)
+        if after is None:
+            after = self._seen[alive] = _Seen(alive)
+        seen.after[byte] = after
+        return after
+
+    def _forget(self) -> None:
+        for seen in self._seen.values():
+            seen.after.clear()  # they lead to one another in circles
+        self._seen.clear()
+        self._steps = 0
+        self._first = self._seen[self._start] = _Seen(self._start)
+
+    def _hits(self, bits: int) -> tuple[int, ...]:
+        found = []
+        while bits:
+            lowest = bits & -bits
+            found.append(self._index[lowest.bit_length()])
+            bits ^= lowest
+        return tuple(found)
 
     def _run(self, path: bytes) -> int:
         alive = self._start
@@ -148,6 +218,92 @@ class GlobSet:
                 return -1
         hits = alive & self._final
         return self._index[(hits & -hits).bit_length()] if hits else -1
+
+
+class _Seen:
+    # A set of states that are alive, and what becomes of it.
+    __slots__ = ("after", "alive", "hits")
+
+    def __init__(self, alive: int) -> None:
+        self.alive = alive
+        self.after: dict[int, _Seen] = {}
+        self.hits: tuple[int, ...] | None = None
+
+
+class Pattern:
+    """A pattern for bytes that are no path; see the end of the module's head.
+
+    A text of ``n`` bytes takes ``n`` steps at most, whatever is in it. Without ``?`` and sets the
+    steps are those of ``bytes.find``.
+
+    Args:
+        pattern: As it is written in a rule.
+
+    Raises:
+        PolicyError: It is malformed.
+    """
+
+    __slots__ = ("_advance", "_final", "_pieces", "_stay")
+
+    def __init__(self, pattern: bytes) -> None:
+        pieces: list[list[bytes]] = [[]]
+        at = 0
+        while at < len(pattern):
+            token, at, _ = _token(pattern, at, _ANY)
+            if isinstance(token, bytes):
+                pieces[-1].append(token)
+            else:
+                pieces.append([])
+        self._pieces: tuple[bytes, ...] = ()
+        self._advance: list[int] = []
+        if all(len(token) == 1 for piece in pieces for token in piece):
+            self._pieces = tuple(b"".join(piece) for piece in pieces)
+        else:
+            self._compile(pieces)
+
+    def _compile(self, pieces: list[list[bytes]]) -> None:
+        advance: list[list[int]] = [[] for _ in range(256)]
+        stay = []
+        state = 0
+        for number, piece in enumerate(pieces):
+            if number:
+                stay.append(state)
+            for token in piece:
+                for byte in token:
+                    advance[byte].append(state)
+                state += 1
+        self._advance = [_bits(states) for states in advance]
+        self._stay = _bits(stay)
+        self._final = 1 << state
+
+    def match(self, text: bytes) -> bool:
+        """Returns whether the pattern matches the whole of ``text``."""
+        if self._pieces:
+            return _spells(self._pieces, text)
+        alive = 1
+        advance = self._advance
+        stay = self._stay
+        for byte in text:
+            alive = (alive & advance[byte]) << 1 | alive & stay
+            if not alive:
+                return False
+        return bool(alive & self._final)
+
+
+def _spells(pieces: tuple[bytes, ...], text: bytes) -> bool:
+    # With a star between each two of the pieces.
+    first, last = pieces[0], pieces[-1]
+    if len(pieces) == 1:
+        return text == first
+    at, end = len(first), len(text) - len(last)
+    if at > end or not text.startswith(first) or not text.endswith(last):
+        return False
+    for piece in pieces[1:-1]:
+        found = text.find(piece, at, end)
+        if found < 0:
+            return False
+        at = found + len(piece)
+    return True
 
 
 def _bits(states: Iterable[int]) -> int:
@@ -177,7 +333,7 @@ def parse(pattern: bytes) -> tuple[bytes | None, list[_Token]]:
     first, begin = 0, 0  # of the component being read: its first token, its first byte
     at = 0
     while at < len(pattern):
-        token, after, plain = _token(pattern, at)
+        token, after, plain = _token(pattern, at, _NOT_SLASH)
         wild |= not plain
         if token == b"/":
             if at:
@@ -191,8 +347,14 @@ def parse(pattern: bytes) -> tuple[bytes | None, list[_Token]]:
     return None if wild else b"".join(token for token in tokens if isinstance(token, bytes)), tokens
 
 
-def _token(pattern: bytes, at: int) -> tuple[_Token, int, bool]:
-    """Returns the token at ``at``, where the next one begins, and whether it is no wildcard."""
+def _token(pattern: bytes, at: int, any_of: bytes) -> tuple[_Token, int, bool]:
+    """Returns the token at ``at``, where the next one begins, and whether it is no wildcard.
+
+    Args:
+        pattern: The pattern.
+        at: Where the token begins.
+        any_of: The bytes that ``?`` takes.
+    """
     byte = pattern[at : at + 1]
     if byte == b"\\":
         if at + 1 == len(pattern):
@@ -202,9 +364,9 @@ def _token(pattern: bytes, at: int) -> tuple[_Token, int, bool]:
         after = len(pattern) - len(pattern[at:].lstrip(b"*"))
         return _Star.NAME if after == at + 1 else _Star.DEEP, after, False
     if byte == b"?":
-        return _NOT_SLASH, at + 1, False
+        return any_of, at + 1, False
     if byte == b"[":
-        return *_parse_set(pattern, at), False
+        return *_parse_set(pattern, at, any_of), False
     return byte, at + 1, True
 
 
@@ -216,7 +378,7 @@ def _check_component(pattern: bytes, begin: int, tokens: list[_Token]) -> None:
         raise malformed(pattern, begin, "names never have a component `.` or `..`; fold it")
 
 
-def _parse_set(pattern: bytes, at: int) -> tuple[bytes, int]:
+def _parse_set(pattern: bytes, at: int, any_of: bytes) -> tuple[bytes, int]:
     """Returns the bytes that the set at ``pattern[at:]`` takes, and where the pattern goes on."""
     listed: set[int] = set()
     begin = at
@@ -225,18 +387,18 @@ def _parse_set(pattern: bytes, at: int) -> tuple[bytes, int]:
     at += negated
     first = at
     while pattern[at : at + 1] != b"]" or at == first:
-        low, after = _member(pattern, at, begin)
+        low, after = _member(pattern, at, begin, any_of)
         high = low
         if pattern[after : after + 1] == b"-" and pattern[after + 1 : after + 2] not in {b"", b"]"}:
-            high, after = _member(pattern, after + 1, begin)
+            high, after = _member(pattern, after + 1, begin, any_of)
         if high < low:
             raise malformed(pattern, at, "this range is empty; exchange its ends")
         listed.update(range(low, high + 1))
         at = after
-    return bytes(byte for byte in _NOT_SLASH if (byte in listed) != negated), at + 1
+    return bytes(byte for byte in any_of if (byte in listed) != negated), at + 1
 
 
-def _member(pattern: bytes, at: int, begin: int) -> tuple[int, int]:
+def _member(pattern: bytes, at: int, begin: int, any_of: bytes) -> tuple[int, int]:
     """Returns the byte at ``at`` of a set that began at ``begin``, and where the set goes on."""
     if pattern[at : at + 1] == b"\\":
         at += 1
@@ -244,6 +406,6 @@ def _member(pattern: bytes, at: int, begin: int) -> tuple[int, int]:
         raise malformed(
             pattern, begin, r"`[` is never closed; add `]`, or write `\[` for a bracket"
         )
-    if pattern[at] == 0x2F:
+    if pattern[at] not in any_of:
         raise malformed(pattern, at, r"a set never takes `/`; close it before, or write `\[`")
     return pattern[at], at + 1

@@ -29,7 +29,7 @@ _CACHED: Final = 2048
 of a kilobyte each."""
 
 
-class Verdict(NamedTuple):
+class PathVerdict(NamedTuple):
     """What becomes of a call."""
 
     action: str
@@ -45,7 +45,8 @@ class Verdict(NamedTuple):
     """For ``DENY``, what the call answers; else 0."""
 
 
-_ALLOWED: Final = Verdict(ALLOW, None, None, 0)
+NOT_JUDGED: Final = PathVerdict(ALLOW, None, None, 0)
+"""What no rule is about."""
 
 
 class _Map(NamedTuple):
@@ -82,13 +83,20 @@ class PathRules:
                 raise PolicyError(f"{rule}: {seen[one.source]} already maps that name; keep one")
             seen[one.source] = rule
             self._maps.insert(one.source, one)
+        self.literals: Final = tuple(glob for glob in denies if parse(glob)[0] == glob)
+        """Names that are denied one by one, without wildcards."""
         self._globs: Final = GlobSet(denies)
         self._denials: Final = [
-            Verdict(DENY, f"deny {printable(glob)}", None, errno.EACCES) for glob in denies
+            PathVerdict(DENY, f"deny {printable(glob)}", None, errno.EACCES) for glob in denies
         ]
-        self._cache: Final[dict[tuple[tuple[bytes, ...], bool], Verdict]] = {}
+        self.shown: Final = (
+            *(verdict.rule or "" for verdict in self._denials),
+            *seen.values(),
+        )
+        """All rules, as the log names them."""
+        self._cache: Final[dict[tuple[tuple[bytes, ...], bool], PathVerdict]] = {}
 
-    def judge(self, names: tuple[bytes, ...], directory: bool = False) -> Verdict:
+    def judge(self, names: tuple[bytes, ...], directory: bool = False) -> PathVerdict:
         """Returns the verdict on a path.
 
         Args:
@@ -107,7 +115,7 @@ class PathRules:
             self._cache[key] = verdict
         return verdict
 
-    def _decide(self, names: tuple[bytes, ...], directory: bool) -> Verdict:
+    def _decide(self, names: tuple[bytes, ...], directory: bool) -> PathVerdict:
         if not names:
             raise InternalError("no name to judge")
         match = self._globs.match
@@ -122,12 +130,12 @@ class PathRules:
             if one is not None:
                 break
         else:
-            return _ALLOWED
+            return NOT_JUDGED
         mapped = one.apply(name)
         denied = match(mapped)
         if denied >= 0:
             return self._denials[denied]
-        return Verdict(
+        return PathVerdict(
             REDIRECT, one.rule, mapped + b"/" if directory and mapped != b"/" else mapped, 0
         )
 

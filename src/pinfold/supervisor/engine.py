@@ -3,53 +3,46 @@
 The order is what makes decisions hold. Bytes are copied from the task into the slot first, and only
 the slot's bytes are judged, logged and pointed at; the task's memory is never looked at again.
 
-How deep it looks is settled beforehand (``PATHS`` or ``EVERYTHING``): what no rule and no log asks
-for is neither copied nor pinned, and stays what the program passed.
+How deep it looks is settled beforehand (``supervisor.shapes``): what no rule and no log asks for is
+neither copied nor pinned, and stays what the program passed.
 
-A verdict on a *relative* path also depends on a directory that a path string does not name. When
-another task may exchange that directory meanwhile (``Task.shares``), the absolute path that was
-judged takes the place of the relative one in the slot.
+Two judges are asked. ``--map`` and ``--deny`` go path by path (``supervisor.pathnames``); a policy
+sees the whole call when they let it pass. A policy may take its time: then :meth:`Engine.decide`
+returns a :class:`Waiting`, the slot stays the call's, and :meth:`Engine.finish` goes on from there.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from pinfold.arch.x86_64 import ARGUMENTS
-from pinfold.backends.base import Deny, Redirect, SendFirst
-from pinfold.codec.base import UNREADABLE, Refused
-from pinfold.codec.image import FAULT, TOO_LONG, Image
+from pinfold.arch.x86_64 import ARGUMENTS, RIP
+from pinfold.backends.base import Deny, Inject, Kill, Redirect, Return, SendFirst, Serve
+from pinfold.codec.base import Refused
+from pinfold.codec.image import Image
 from pinfold.codec.message import Message
 from pinfold.codec.openhow import OpenHow
 from pinfold.codec.sockaddr import Sockaddr, Unix
-from pinfold.paths import wants_directory
-from pinfold.policy.calls import Argument, Call
+from pinfold.policy.calls import INJECT, KILL, RETURN, SERVE, Argument, Trapped, Verdict
 from pinfold.policy.rules import ALLOW, DENY, REDIRECT
 from pinfold.supervisor import arguments, reopen
+from pinfold.supervisor.pathnames import Judged, Pathnames, with_path
 from pinfold.syscalls.kinds import PATHS, Kind, as_int
-from pinfold.tracee.names import NoDirectoryError
-from pinfold.uapi.fs import (
-    AT_EMPTY_PATH,
-    AT_FDCWD,
-    AT_SYMLINK_FOLLOW,
-    AT_SYMLINK_NOFOLLOW,
-    PATH_MAX,
-    RESOLVE_IN_ROOT,
-)
+from pinfold.tracee.loader import from_loader
+from pinfold.uapi.fs import AT_FDCWD
 from pinfold.uapi.net import UNIX_PATH_MAX
 
 if TYPE_CHECKING:
-    import ctypes
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from pinfold.backends.base import Plan
     from pinfold.pins.arena import Slot
-    from pinfold.policy.calls import Ruling
-    from pinfold.policy.rules import PathRules, Verdict
-    from pinfold.supervisor.shapes import PathArgument, Shape
-    from pinfold.tracee.names import Meaning, Names
+    from pinfold.policy.calls import Judge, Later
+    from pinfold.policy.rules import PathRules
+    from pinfold.supervisor.shapes import Shape
+    from pinfold.tracee.names import Names
     from pinfold.tracee.task import Task
 
 ERROR: Final = "error"
@@ -58,36 +51,42 @@ UNPINNED: Final = "unpinned"
 """The verdict of a call that fails because its arguments could not be pinned."""
 
 
-class Judged(NamedTuple):
-    """What was decided about one path argument; for the log."""
-
-    argument: int
-    asked: bytes
-    """The path as the task gave it."""
-    name: bytes
-    """The absolute name that was judged; empty when there was none to judge."""
-    pinned: bytes | None
-    """What the slot holds in the end; None for a path that the kernel will not be able to use, as
-    it could not have used the task's own."""
-    pointer: int
-    """Address of that in the task."""
-    verdict: Verdict | None
-    real: bool = False
-    """Whether what is pinned has no symbolic link in it."""
-
-
 class Decision(NamedTuple):
     """A plan and how it came about."""
 
     plan: Plan
     action: str
-    """``allow``, ``deny``, ``redirect`` (a rule's word), or ``error``."""
+    """A word of ``policy.calls``, or ``error``."""
     rule: str | None
     judged: tuple[Judged, ...]
     others: tuple[Argument, ...] = ()
     """Further pointer arguments, as pinned."""
     replaced: tuple[tuple[int, Any, Any], ...] = ()
     """(argument, what it was, what it is) of what a rule replaced, apart from paths."""
+    value: int | bytes | None = None
+    """What is returned or served by verdict."""
+
+
+class Read(NamedTuple):
+    """A call whose arguments are in its slot."""
+
+    task: Task
+    call: Shape
+    image: Image
+    judged: tuple[Judged, ...]
+    others: tuple[Argument, ...]
+    scalars: dict[int, int]
+    """By argument, what replaces numbers."""
+    action: str
+    rule: str | None
+    """What ``--map`` and ``--deny`` say."""
+
+
+class Waiting(NamedTuple):
+    """A call that a policy has not decided yet."""
+
+    read: Read
+    later: Later
 
 
 class Engine:
@@ -96,32 +95,46 @@ class Engine:
     Args:
         rules: What is mapped and denied.
         names: Resolves paths of stopped tasks.
-        naming: Whether paths are to be resolved even when no rule asks (for the log).
-        ruling: A rule over whole calls, asked when the path rules let one pass.
+        logs: Whether there is a log: then paths are resolved even when no rule asks, and all that
+            was read is pinned.
+        judge: A policy, asked when the path rules let a call pass.
         real: Whether the names that symbolic links lead to are judged as well, and pinned.
+        dry: Whether verdicts are only noted: every call is made as it was asked for.
 
     Preconditions: the task is stopped, and its registers are loaded.
     """
 
-    __slots__ = ("_judge", "_names", "_naming", "_real", "_ruling", "_strict")
+    __slots__ = ("_dry", "_judge", "_logs", "_names", "_paths", "_real", "_ruled_paths")
 
     def __init__(
         self,
         rules: PathRules,
         names: Names,
         *,
-        naming: bool,
-        ruling: Callable[[Call], Ruling] | None = None,
+        logs: bool,
+        judge: Judge | None = None,
         real: bool = False,
+        dry: bool = False,
     ) -> None:
-        self._real = real
-        self._judge = rules.judge
+        self._real = real = real or (judge is not None and judge.real)
         self._names = names
-        self._strict = real or not rules.empty or ruling is not None
-        self._naming = naming or self._strict
-        self._ruling = ruling
+        self._logs = logs
+        self._judge = judge
+        self._dry = dry
+        self._ruled_paths = not rules.empty
+        strict = real or not rules.empty or judge is not None
+        literals = rules.literals + (judge.literals if judge is not None else ())
+        self._paths = Pathnames(
+            rules,
+            names,
+            naming=logs or strict,
+            strict=strict,
+            real=real,
+            literals=tuple(dict.fromkeys(literals)) if real else (),
+            dry=dry,
+        )
 
-    def decide(self, task: Task, call: Shape, slot: Slot, base: int) -> Decision:
+    def decide(self, task: Task, call: Shape, slot: Slot, base: int) -> Decision | Waiting:
         """Returns what to do about a trapped call.
 
         Args:
@@ -151,207 +164,219 @@ class Engine:
         rule: str | None = None
         judged: list[Judged] = []
         for path in call.paths:
-            outcome = self._path(task, call, image, path, how)
+            outcome = self._paths.read(task, call, image, path, how)
             if outcome is None:
                 continue
             if isinstance(outcome, int):
                 return _failed(outcome, tuple(judged), others)
             judged.append(outcome)
             verdict = outcome.verdict
-            if verdict is not None and verdict.action != ALLOW:
+            if verdict is not None and verdict.action != ALLOW and action != DENY:
                 action, rule = verdict.action, verdict.rule
-                if action == DENY:
+                if action == DENY and not self._dry:
                     return Decision(Deny(verdict.errno), action, rule, tuple(judged), others)
-        if self._ruling is not None:
-            return self._ruled(task, call, image, action, rule, judged, others)
-        return self._made(
-            task, call, image, Decision(_NOTHING, action, rule, tuple(judged), others), {}
-        )
+        read = Read(task, call, image, tuple(judged), others, {}, action, rule)
+        if self._judge is None or action == DENY:
+            return self._made(read)
+        return self._asked(read, self._judge)
 
-    def _made(
-        self,
-        task: Task,
-        call: Shape,
-        image: Image,
-        decision: Decision,
-        scalars: dict[int, int],
-    ) -> Decision:
-        # Adds the plan by which a call that passed is made.
-        if self._real and decision.action == ALLOW and call.row.group == "open" and decision.judged:
+    def finish(self, waiting: Waiting, verdict: Verdict) -> Decision:
+        """Returns what to do about a call that a policy has taken its time for.
+
+        Raises:
+            SlotFull: A larger slot is needed for what the policy replaces; it has to be read, and
+                the policy to be asked, again.
+        """
+        return self._applied(waiting.read, verdict)
+
+    def _made(self, read: Read) -> Decision:
+        # The call is made, as the path rules left it.
+        decision = Decision(_NOTHING, read.action, read.rule, read.judged, read.others)
+        call = read.call
+        if self._real and read.action == ALLOW and call.row.group == "open" and read.judged:
             plan = reopen.plan(
-                call.row.name, task.registers, image, decision.judged[0], _how_of(decision.others)
+                call.row.name,
+                read.task.registers,
+                read.image,
+                read.judged[0],
+                _how_of(read.others),
             )
             if isinstance(plan, int):
                 return _failed(plan, decision.judged, decision.others)
             if plan is not None:
                 return decision._replace(plan=plan)
-        return decision._replace(plan=_plan(call, decision.judged, decision.others, scalars))
+        return decision._replace(plan=_plan(call, read.judged, read.others, read.scalars))
 
-    def _path(
-        self, task: Task, call: Shape, image: Image, path: PathArgument, how: OpenHow | None
-    ) -> Judged | int | None:
-        # None when the argument is NULL and stays so; an errno when the call must fail.
-        registers = task.registers
-        address = registers[path.register]
-        resolve = 0 if how is None else how.resolve
-        dirfd = AT_FDCWD if path.dirfd < 0 else as_int(registers[path.dirfd])
-        if address == 0 and path.kind is Kind.PATH_OR_NULL:
-            # The descriptor before it is meant, if it is one.
-            if path.dirfd < 0 or dirfd != AT_FDCWD:
-                return None
-            return _without_name(path, image, FAULT)
-        if (
-            address == 0
-            and call.row.name in _NULL_IS_EMPTY
-            and registers[call.at_flags] & AT_EMPTY_PATH
-        ):
-            # Since Linux 6.11 NULL means the same as an empty path here, and is not followed.
-            asked = b""
-            pointer = image.address_of(image.put(b"\0"))
-        else:
-            found = image.copy_string(address, PATH_MAX)
-            if isinstance(found, int):
-                return _without_name(path, image, found)
-            asked = image.bytes_at(*found)
-            pointer = image.address_of(found.offset)
-        if not asked or path.kind is Kind.TEXT or not self._naming:
-            return Judged(path.argument, asked, b"", asked, pointer, None)
-        meaning = self._meaning(task, call, path, dirfd, asked, how)
-        if isinstance(meaning, int):
-            return meaning
-        if meaning is None:
-            return Judged(path.argument, asked, b"", asked, pointer, None)
-        verdict = self._judge(meaning.names, wants_directory(asked))
-        real = meaning.real is not None and not meaning.jumps
-        pinned = _to_pin(asked, meaning, verdict, resolve, shares=task.shares)
-        if pinned is None:
-            return errno.EACCES
-        if pinned is not asked:
-            if len(pinned) >= PATH_MAX:
-                return errno.ENAMETOOLONG
-            pointer = image.address_of(image.put(pinned + b"\0"))
-        return Judged(path.argument, asked, meaning.names[0], pinned, pointer, verdict, real)
-
-    def _meaning(
-        self,
-        task: Task,
-        call: Shape,
-        path: PathArgument,
-        dirfd: int,
-        asked: bytes,
-        how: OpenHow | None,
-    ) -> Meaning | int | None:
-        # An errno when the call must fail; None when the path means nothing, and may be tried.
-        try:
-            return self._names.resolve(
-                task.tid,
-                task.tgid,
-                dirfd,
-                asked,
-                in_root=how is not None and bool(how.resolve & RESOLVE_IN_ROOT),
-                follow=_follows(call, path, task.registers, how) if self._real else None,
-                absolute=task.shares,
-            )
-        except NoDirectoryError as error:
-            if task.shares:
-                return error.errno or errno.EBADF
-            # Nothing that another thread could put there meanwhile: the kernel will say what it is.
-            return None
-        except OSError as error:
-            if error.errno != errno.ENAMETOOLONG:
-                return error.errno or errno.EACCES
-            # It starts from a directory whose own name is longer than a path.
-            return errno.EACCES if self._strict else None
-
-    def _ruled(
-        self,
-        task: Task,
-        call: Shape,
-        image: Image,
-        action: str,
-        rule: str | None,
-        judged: list[Judged],
-        others: tuple[Argument, ...],
-    ) -> Decision:
-        assert self._ruling is not None
-        row = call.row
-        arguments_of = row.arguments
-        names = {arguments_of[one.argument][0]: one.name for one in judged if one.name}
-        changed = {one.at: one for one in others}
-        scalars: dict[int, int] = {}
-        for one in others:
-            failed = self._name_socket(task, image, one, names, changed, scalars)
+    def _asked(self, read: Read, judge: Judge) -> Decision | Waiting:
+        task, call = read.task, read.call
+        arguments_of = call.row.arguments
+        names = {
+            arguments_of[one.argument][0]: one.names
+            for one in read.judged
+            if one.names and arguments_of[one.argument][1] is not Kind.TEXT
+        }
+        others = {one.at: one for one in read.others}
+        for one in read.others:
+            failed = self._name_socket(read, one, names, others)
             if failed:
-                return _failed(failed, tuple(judged), others)
+                return _failed(failed, read.judged, read.others)
+        read = read._replace(others=tuple(others.values()))
+        if call.describes >= 0:
+            failed = self._name_descriptor(task, call, names)
+            if failed:
+                return _failed(failed, read.judged, read.others)
+        elif call.paths and not names:
+            # It names nothing but an open descriptor, or nothing that the kernel can read.
+            return self._made(read)
         seen = [
             Argument(one.argument, *arguments_of[one.argument], one.pinned, one.pointer)
-            for one in judged
+            for one in read.judged
             if one.pinned is not None
         ]
-        ruling = self._ruling(
-            Call(
-                row,
+        verdict = judge.judge(
+            Trapped(
+                call.row,
                 tuple(task.registers[register] for register in ARGUMENTS),
                 task.program,
-                tuple(sorted((*seen, *changed.values()))),
+                tuple(sorted((*seen, *read.others))),
                 names,
+                {
+                    arguments_of[one.argument][0]: one.real
+                    for one in read.judged
+                    if one.real is not None
+                },
+                frozenset(
+                    arguments_of[one.argument][0]
+                    for one in read.judged
+                    if one.verdict is not None and one.verdict.action == REDIRECT
+                ),
+                task.tgid,
+                task.tid,
+                partial(from_loader, task.tid, task.registers[RIP]),
             )
         )
-        others = tuple(changed.values())
-        if ruling.action == DENY:
-            return Decision(Deny(ruling.errno), DENY, ruling.rule, tuple(judged), others)
-        if ruling.action != REDIRECT:
-            passed = Decision(_NOTHING, action, rule, tuple(judged), others)
-            return self._made(task, call, image, passed, scalars)
+        if isinstance(verdict, Verdict):
+            return self._applied(read, verdict)
+        return Waiting(read, verdict)
+
+    def _applied(self, read: Read, verdict: Verdict) -> Decision:
+        action = verdict.action
+        decision = Decision(_NOTHING, action, verdict.rule, read.judged, read.others)
+        if action in (RETURN, SERVE):
+            decision = decision._replace(value=verdict.value)
+        if self._dry and action != ALLOW:
+            return decision._replace(plan=_plan(read.call, read.judged, read.others, read.scalars))
+        if action == ALLOW:
+            made = self._made(self._without(read, verdict.left))
+            return made if verdict.rule is None else made._replace(rule=made.rule or verdict.rule)
+        if action == REDIRECT:
+            try:
+                return self._redirected(read, verdict)
+            except (ValueError, TypeError) as error:
+                rule = f"{verdict.rule}: cannot redirect: {error}"
+                return decision._replace(plan=Deny(errno.EPERM), action=DENY, rule=rule)
+        return decision._replace(plan=_answer(read, verdict))
+
+    def _without(self, read: Read, left: frozenset[str]) -> Read:
+        # What nobody has looked at stays what the program passed.
+        if not left or self._logs:
+            return read
+        arguments_of = read.call.row.arguments
+        judged = read.judged
+        if not (self._ruled_paths or self._real):
+            judged = tuple(one for one in judged if arguments_of[one.argument][0] not in left)
+        return read._replace(
+            judged=judged, others=tuple(one for one in read.others if one.name not in left)
+        )
+
+    def _redirected(self, read: Read, verdict: Verdict) -> Decision:
+        image = read.image
+        scalars = dict(read.scalars)
+        judged = list(read.judged)
+        others = {one.at: one for one in read.others}
         replaced: list[tuple[int, Any, Any]] = []
-        for index, (name, kind) in enumerate(arguments_of):
-            if name not in ruling.replace:
+        found = set()
+        for index, (name, kind) in enumerate(read.call.row.arguments):
+            if name not in verdict.replace:
                 continue
-            new = ruling.replace[name]
-            if index in changed:
-                was = changed[index]
-                changed[index] = _written(image, was, new, scalars)
-                replaced.append((index, was.value, changed[index].value))
+            new = verdict.replace[name]
+            if index in others:
+                was = others[index]
+                others[index] = _written(image, was, new, scalars)
+                replaced.append((index, was.value, others[index].value))
+            elif kind in PATHS or kind is Kind.TEXT:
+                at = [one.argument for one in judged].index(index)
+                path = self._names.for_task(read.task.tid, new) if kind in PATHS else new
+                judged[at] = with_path(image, judged[at], path)
             elif isinstance(new, int):
                 scalars[index] = new & _ALL
-                replaced.append((index, task.registers[ARGUMENTS[index]], new & _ALL))
-            elif kind in PATHS or kind is Kind.TEXT:
-                judged = [
-                    _with_path(image, one, new) if one.argument == index else one for one in judged
-                ]
-        others = tuple(changed.values())
-        plan = _plan(call, judged, others, scalars)
-        return Decision(plan, REDIRECT, ruling.rule, tuple(judged), others, tuple(replaced))
+                replaced.append((index, read.task.registers[ARGUMENTS[index]], new & _ALL))
+            else:
+                continue
+            found.add(name)
+        if len(found) < len(verdict.replace):
+            missing = ", ".join(sorted(verdict.replace.keys() - found))
+            raise ValueError(f"{read.call.row.name} has nothing to replace as {missing}")
+        plan = _plan(read.call, judged, others.values(), scalars)
+        return Decision(
+            plan,
+            REDIRECT,
+            verdict.rule,
+            tuple(judged),
+            tuple(others.values()),
+            tuple(replaced),
+        )
 
     def _name_socket(
         self,
-        task: Task,
-        image: Image,
+        read: Read,
         one: Argument,
-        names: dict[str, bytes],
-        changed: dict[int, Argument],
-        scalars: dict[int, int],
+        names: dict[str, tuple[bytes, ...]],
+        others: dict[int, Argument],
     ) -> int:
-        # The name of a Unix socket is a path from the working directory; see the head of the module
-        # about those. Returns an errno when the call must fail, else 0.
+        # The name of a Unix socket is a path from the working directory; see ``pathnames`` about
+        # those. Returns an errno when the call must fail, else 0.
         path = _socket_path(one.value)
         if not path:
             return 0
+        task = read.task
         try:
-            meaning = self._names.resolve(task.tid, task.tgid, AT_FDCWD, path, absolute=task.shares)
+            meaning = self._names.resolve(
+                task.tid,
+                task.tgid,
+                AT_FDCWD,
+                path,
+                absolute=task.shares,
+                follow=read.call.row.group != "bind" if self._real else None,
+            )
         except OSError as error:
             return error.errno or errno.EACCES
-        names[one.name] = meaning.names[0]
-        if task.shares and path[:1] != b"/":
-            if meaning.absolute is None or len(meaning.absolute) > UNIX_PATH_MAX:
+        names[one.name] = meaning.names
+        pinned = path
+        if self._real and meaning.real is not None and not meaning.jumps:
+            pinned = meaning.seen_by_task(meaning.real) or b""
+        elif task.shares and path[:1] != b"/":
+            pinned = meaning.absolute or b""
+        if pinned != path:
+            if not 0 < len(pinned) <= UNIX_PATH_MAX:
                 return errno.EACCES
-            changed[one.at] = _written(image, one, Unix(meaning.absolute), scalars)
+            others[one.at] = _written(read.image, one, Unix(pinned), read.scalars)
+        return 0
+
+    def _name_descriptor(self, task: Task, call: Shape, names: dict[str, tuple[bytes, ...]]) -> int:
+        # A call about an open file is judged by the file's name. Where another task may exchange
+        # the descriptor meanwhile, that is another file which it had open already.
+        try:
+            name = self._names.of_descriptor(task.tid, as_int(task.registers[call.describes]))
+        except OSError as error:
+            # The kernel says what it is: closed, or a pipe, which has no name.
+            return 0 if error.errno in (errno.EBADF, errno.ENOTDIR) else error.errno or errno.EACCES
+        names[call.row.arguments[0][0]] = (name,)
         return 0
 
 
 _ALL: Final = (1 << 64) - 1
 _NOTHING: Final = Redirect(())
-_MAKES: Final = os.O_CREAT | os.O_EXCL
 
 
 def _others(task: Task, call: Shape, image: Image) -> tuple[Argument, ...]:
@@ -384,15 +409,6 @@ def _written(image: Image, was: Argument, new: Any, scalars: dict[int, int]) -> 
     return was._replace(value=value, pointer=pointer)
 
 
-def _with_path(image: Image, one: Judged, new: bytes) -> Judged:
-    if one.pinned is None:
-        # It could not be read, and the call fails for that, or for something that comes before.
-        return one
-    if len(new) >= PATH_MAX or b"\0" in new:
-        raise ValueError(f"no path: {new!r}")
-    return one._replace(pinned=new, pointer=image.address_of(image.put(new + b"\0")))
-
-
 def _plan(
     call: Shape,
     judged: Iterable[Judged],
@@ -407,71 +423,56 @@ def _plan(
     return Redirect((*pointers, *scalars.items()))
 
 
+def _answer(read: Read, verdict: Verdict) -> Plan:
+    # Of verdicts by which the call is not made. What makes no sense is a denial.
+    action = verdict.action
+    if action == KILL:
+        return Kill()
+    if action == RETURN:
+        return Return(verdict.value)
+    if action == INJECT:
+        return Inject(verdict.value, _closes_on_exec(read))
+    if action == SERVE:
+        flags = _open_flags(read)
+        if not read.call.opens:
+            return Deny(errno.EPERM)
+        if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
+            return Deny(errno.EACCES)
+        if flags & os.O_DIRECTORY:
+            return Deny(errno.ENOTDIR)
+        return Serve(verdict.value, _closes_on_exec(read))
+    return Deny(verdict.errno or errno.EACCES)
+
+
+def _open_flags(read: Read) -> int:
+    how = _how_of(read.others)
+    if how is not None:
+        return how.flags
+    if read.call.row.name == "creat":
+        return os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    return read.task.registers[read.call.flags] if read.call.flags >= 0 else 0
+
+
+_CLOSES: Final = {
+    "socket": (1, os.O_CLOEXEC),
+    "accept4": (3, os.O_CLOEXEC),
+    "memfd_create": (1, 1),
+}
+"""Calls that make a descriptor: the argument with their flags, and the one for close-on-exec."""
+
+
+def _closes_on_exec(read: Read) -> bool:
+    at = _CLOSES.get(read.call.row.name)
+    if at is None:
+        return bool(_open_flags(read) & os.O_CLOEXEC)
+    return bool(read.task.registers[ARGUMENTS[at[0]]] & at[1])
+
+
 def _how_of(others: tuple[Argument, ...]) -> OpenHow | None:
     for one in others:
         if isinstance(one.value, OpenHow):
             return one.value
     return None
-
-
-_NULL_IS_EMPTY: Final = frozenset(
-    {
-        *("newfstatat", "statx", "file_getattr", "file_setattr"),
-        *("setxattrat", "getxattrat", "listxattrat", "removexattrat"),
-    }
-)
-"""Calls for which NULL is an empty path, with AT_EMPTY_PATH (``getname_maybe_null``)."""
-
-
-def _without_name(path: PathArgument, image: Image, why: int) -> Judged:
-    # The kernel is given a path that is as bad, since it may have other checks to make first.
-    # One that is too long is still where it was copied to: so many bytes without a NUL.
-    pointer = image.address_of(image.reserve(PATH_MAX)) if why == TOO_LONG else UNREADABLE
-    return Judged(path.argument, b"", b"", None, pointer, None)
-
-
-def _to_pin(
-    asked: bytes, meaning: Meaning, verdict: Verdict, resolve: int, *, shares: bool
-) -> bytes | None:
-    # The path that the kernel is to get; None where there is none that means what was judged.
-    in_root = resolve & RESOLVE_IN_ROOT
-    if verdict.action == REDIRECT:
-        # With RESOLVE_IN_ROOT there is no string that leads out of the directory.
-        return None if in_root or verdict.path is None else meaning.seen_by_task(verdict.path)
-    if meaning.real is not None and not meaning.jumps:
-        # RESOLVE_* flags look at the way, and this is another one.
-        path = None if resolve & reopen.WAYS else meaning.seen_by_task(meaning.real)
-        return path + b"/" if path is not None and wants_directory(asked) else path
-    if shares and (asked[:1] != b"/" or in_root):
-        # RESOLVE_* flags look at where the walk starts, so no other start will do.
-        return None if resolve else meaning.absolute
-    return asked
-
-
-_NEVER_FOLLOW: Final = frozenset(
-    {
-        *("lstat", "readlink", "readlinkat", "unlink", "unlinkat", "rmdir", "rename", "renameat"),
-        *("renameat2", "link", "symlink", "symlinkat", "mkdir", "mkdirat", "mknod", "mknodat"),
-        *("lchown", "lsetxattr", "lgetxattr", "llistxattr", "lremovexattr"),
-    }
-)
-
-
-def _follows(
-    call: Shape, path: PathArgument, registers: ctypes.Array[ctypes.c_uint64], how: OpenHow | None
-) -> bool:
-    # Whether the call follows a link in the last component of this path.
-    name = call.row.name
-    if name in _NEVER_FOLLOW:
-        return False
-    if name == "linkat":
-        return path is call.paths[0] and bool(registers[call.at_flags] & AT_SYMLINK_FOLLOW)
-    if call.at_flags >= 0:
-        return not registers[call.at_flags] & AT_SYMLINK_NOFOLLOW
-    if how is not None or call.flags >= 0:
-        flags = registers[call.flags] if how is None else how.flags
-        return not (flags & os.O_NOFOLLOW or flags & _MAKES == _MAKES)
-    return True
 
 
 def _failed(

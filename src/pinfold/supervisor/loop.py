@@ -14,18 +14,21 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from pinfold.arch.x86_64 import COMPAT_CS, CS, ORIG_RAX, RDI
+from pinfold.arch.x86_64 import COMPAT_CS, CS, ORIG_RAX, RAX, RDI
 from pinfold.backends.base import Deny
 from pinfold.codec.base import SlotFull
 from pinfold.errors import TraceeGone
 from pinfold.linux import ptrace
-from pinfold.linux.process import process_of
+from pinfold.linux.process import kill, process_of
 from pinfold.pins.arena import SLOT_SIZE
+from pinfold.policy.calls import INJECT, KILL, RETURN, SERVE
 from pinfold.policy.rules import DENY, REDIRECT
-from pinfold.supervisor.engine import UNPINNED, Decision
+from pinfold.supervisor.crowd import FORKS, Crowd
+from pinfold.supervisor.engine import UNPINNED, Decision, Waiting
 from pinfold.supervisor.family import Family
+from pinfold.supervisor.parked import ParkingLot
 from pinfold.syscalls.numbers import X86_64 as NR
 from pinfold.tracee import stops
 from pinfold.tracee.inject import replay
@@ -37,7 +40,9 @@ if TYPE_CHECKING:
 
     from pinfold.backends.trace import TraceBackend
     from pinfold.pins.arena import Slot
+    from pinfold.policy.calls import Verdict
     from pinfold.supervisor.engine import Engine
+    from pinfold.supervisor.parked import Parked
     from pinfold.supervisor.shapes import Shape
     from pinfold.tracee.task import Task
     from pinfold.tracee.waits import Waits
@@ -65,7 +70,11 @@ class Supervisor:
         backend: Carries out plans.
         engine: Decides.
         shapes: What is trapped, by system call number.
-        record: Called with each decision before it is carried out.
+        record: Called with each decision before it is carried out; what it returns is given to
+            ``over``.
+        over: Called with that, and the call's result (signed), when a call is over; with None when
+            it never came back. None where nobody asks: then no call is followed to its end for it.
+        tasks: Most tasks at one time; None for no limit.
         on_stop: Called when COMMAND was stopped by job control, with the signal.
         on_refused: Called with one line about a program that was refused whole.
 
@@ -74,6 +83,7 @@ class Supervisor:
         redirected: Calls that a rule sent elsewhere.
         trapped: Calls that were judged.
         executed: Whether COMMAND has been executed.
+        on_executed: Called when it has.
         refused: Whether COMMAND was executed and killed at once, as a 32-bit program.
         stopped: Whether COMMAND is stopped by job control.
 
@@ -88,7 +98,10 @@ class Supervisor:
         engine: Engine,
         shapes: Mapping[int, Shape],
         *,
-        record: Callable[[Task, Shape, Decision], None],
+        record: Callable[[Task, Shape, Decision], object],
+        over: Callable[[Any, int | None], None] | None = None,
+        tasks: int | None = None,
+        on_executed: Callable[[], None] | None = None,
         on_stop: Callable[[int], None] | None = None,
         on_refused: Callable[[str], None] | None = None,
     ) -> None:
@@ -98,9 +111,14 @@ class Supervisor:
         self._engine = engine
         self._shapes = shapes
         self._record = record
+        self._over = over
+        self._begun: dict[int, object] = {}
+        self._on_executed = on_executed
+        self._parked = ParkingLot()
         self._on_stop = on_stop
         self._on_refused = on_refused
         self._family = Family()
+        self._crowd = Crowd(self._family, tasks) if tasks is not None else None
         task = self._family.adopt(main, main)
         task.shares = False
         self._status: int | None = None
@@ -115,6 +133,11 @@ class Supervisor:
     def most(self) -> int:
         """How many tasks there were at one time, at most."""
         return self._family.most
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks there are now."""
+        return len(self._family)
 
     def run(self) -> int:
         """Returns COMMAND's wait status, when it has ended and nothing of the sandbox is left.
@@ -136,15 +159,18 @@ class Supervisor:
             tid, status = next_stop()
             task = known(tid)
             try:
-                if not stops.stopped(status):
-                    self._ended(tid, status)
-                    continue
                 if task is None:
-                    task = self._unknown(tid)
-                if status == stops.SECCOMP_STOP:
+                    if self._parked.rang(tid, status):
+                        self._go_on()
+                        continue
+                    if stops.stopped(status):
+                        task = self._unknown(tid)
+                if not stops.stopped(status) or task is None:
+                    self._ended(tid, status)
+                elif status == stops.SECCOMP_STOP:
                     trapped(task)
                 elif status == stops.SYSCALL_STOP:
-                    self._backend.exit_stop(task)
+                    self._exit_stop(task)
                 else:
                     self._other(task, status)
             except TraceeGone:
@@ -160,33 +186,100 @@ class Supervisor:
             # the call would fail with ENOSYS.
             backend.deny(task, Deny(errno.ENOSYS))
             return
-        found = self._decided(task, call)
-        if found is None:
-            return
-        slot, decision = found
-        self.trapped += 1
-        # Before the call is let go: what is done is in the log, whatever happens next.
-        self._record(task, call, decision)
-        if decision.action == DENY:
-            self.denied += 1
-        elif decision.action == REDIRECT:
-            self.redirected += 1
-        backend.carry_out(task, slot, decision.plan)
+        if self._crowd is not None and registers[ORIG_RAX] in FORKS:
+            if not self._crowd.admit(task):
+                backend.deny(task, Deny(errno.EAGAIN))
+                return
+            if not call.judged:
+                task.resume_to_exit()
+                return
+        self._decide(task, call, SLOT_SIZE)
 
-    def _decided(self, task: Task, call: Shape) -> tuple[Slot, Decision] | None:
-        # None when the stop is dealt with: a pin is being installed, or cannot be.
-        size = SLOT_SIZE
+    def _decide(self, task: Task, call: Shape, size: int) -> None:
         while True:
             slot = self._backend.slot_for(task, size)
             if isinstance(slot, int):
+                # The stop is dealt with: a pin is being installed, or cannot be.
                 if slot:
-                    self._record(task, call, Decision(Deny(slot), UNPINNED, None, ()))
-                return None
+                    self._noted(task, call, Decision(Deny(slot), UNPINNED, None, ()), -slot)
+                return
             base = self._backend.address_of(task, slot)
             try:
-                return slot, self._engine.decide(task, call, slot, base)
+                decision = self._engine.decide(task, call, slot, base)
             except SlotFull as full:
                 size = max(full.needed, slot.size + 1)
+                continue
+            if isinstance(decision, Waiting):
+                failed = self._park(slot, decision)
+                if failed is None:
+                    return
+                decision = failed
+            self._settle(task, call, slot, decision)
+            return
+
+    def _park(self, slot: Slot, waiting: Waiting) -> Decision | None:
+        # Returns a denial when nobody could tell us of the verdict.
+        try:
+            self._parked.park(slot, waiting)
+        except OSError as error:
+            read = waiting.read
+            rule = f"no process for an answer that takes time: {error.strerror}"
+            return Decision(Deny(errno.EAGAIN), DENY, rule, read.judged, read.others)
+        return None
+
+    def _go_on(self) -> None:
+        # With calls whose verdicts have come.
+        for parked, verdict in self._parked.ready():
+            try:
+                self._answered(parked, verdict)
+            except TraceeGone:
+                continue
+
+    def _answered(self, parked: Parked, verdict: Verdict) -> None:
+        read = parked.waiting.read
+        read.task.load()
+        try:
+            decision = self._engine.finish(parked.waiting, verdict)
+        except SlotFull as full:
+            self._decide(read.task, read.call, max(full.needed, parked.slot.size + 1))
+        else:
+            self._settle(read.task, read.call, parked.slot, decision)
+
+    def _settle(self, task: Task, call: Shape, slot: Slot, decision: Decision) -> None:
+        self.trapped += 1
+        # Before the call is let go: what is done is in the log, whatever happens next.
+        token = self._record(task, call, decision)
+        if decision.action in (DENY, KILL):
+            self.denied += 1
+        elif decision.action in (REDIRECT, RETURN, SERVE, INJECT):
+            self.redirected += 1
+        result = self._backend.carry_out(task, slot, decision.plan)
+        if self._over is not None:
+            if result is not None:
+                self._over(token, result)
+            else:
+                self._begun[task.tid] = token
+
+    def _noted(self, task: Task, call: Shape, decision: Decision, result: int) -> None:
+        token = self._record(task, call, decision)
+        if self._over is not None:
+            self._over(token, result)
+
+    def _exit_stop(self, task: Task) -> None:
+        if self._crowd is not None:
+            self._crowd.arrived(task.tid)
+        if self._over is None:
+            self._backend.exit_stop(task)
+            return
+        result = task.load()[RAX]
+        self._backend.exit_stop(task)
+        if task.batch is None:
+            self._finish(task.tid, result - (1 << 64) if result >> 63 else result)
+
+    def _finish(self, tid: int, result: int | None) -> None:
+        token = self._begun.pop(tid, None)
+        if token is not None and self._over is not None:
+            self._over(token, result)
 
     def _other(self, task: Task, status: int) -> None:
         event = stops.stop_event(status)
@@ -234,7 +327,12 @@ class Supervisor:
         flags = _FLAGS_OF.get(number, registers[RDI])
         child = self._family.get(tid) or self._family.adopt(tid, tid)
         self._family.related(parent, child, flags)
-        parent.resume()
+        if self._crowd is not None:
+            self._crowd.arrived(parent.tid)
+        if self._backend.follows(parent):
+            parent.resume_to_exit()
+        else:
+            parent.resume()
 
     def _unknown(self, tid: int) -> Task:
         # A task's first stop, before its parent's event.
@@ -245,6 +343,12 @@ class Supervisor:
     def _executed(self, task: Task) -> None:
         with task.guard:
             former = ptrace.event_message(task.tid)
+        # The verdict of whoever had this id before, and waits no more.
+        self._parked.drop(task.tid)
+        self._parked.drop(former)
+        if former != task.tid:
+            self._finish(task.tid, None)
+        self._finish(former, 0)
         ended = self._family.executed(task, former, _program_of(task.tid))
         if ended is not None:
             self._backend.gone(ended)
@@ -255,6 +359,8 @@ class Supervisor:
             return
         if first:
             self.executed = True
+            if self._on_executed is not None:
+                self._on_executed()
         task.resume()
 
     def _refuse(self, task: Task, *, first: bool) -> None:
@@ -264,9 +370,13 @@ class Supervisor:
                 f"{os.fsdecode(task.program)} is a 32-bit program: its system calls have other"
                 " numbers and structures, which pinfold does not judge; it was killed"
             )
-        _kill(task.tgid)
+        kill(task.tgid)
 
     def _ended(self, tid: int, status: int) -> None:
+        self._parked.drop(tid)
+        self._finish(tid, None)
+        if self._crowd is not None:
+            self._crowd.arrived(tid)
         task = self._family.remove(tid)
         if task is not None:
             self._backend.gone(task)
@@ -275,25 +385,19 @@ class Supervisor:
 
     def _end(self) -> None:
         # Kills and reaps whatever is left. Tasks that are born meanwhile show up in the wait.
+        self._parked.close()
         for task in self._family:
-            _kill(task.tgid)
+            kill(task.tgid)
         while True:
             try:
                 tid, status = self._waits.next()
             except ChildProcessError:
                 return
             if stops.stopped(status):
-                _kill(process_of(tid))
+                kill(process_of(tid))
                 _let_die(tid)
             else:
                 self._ended(tid, status)
-
-
-def _kill(tgid: int) -> None:
-    try:
-        os.kill(tgid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
 
 
 def _let_die(tid: int) -> None:

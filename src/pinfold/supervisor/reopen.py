@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from pinfold.codec.image import Image
     from pinfold.codec.openhow import OpenHow
-    from pinfold.supervisor.engine import Judged
+    from pinfold.supervisor.pathnames import Judged
 
 WAYS: Final = RESOLVE_BENEATH | RESOLVE_IN_ROOT | RESOLVE_NO_XDEV
 """``RESOLVE_*`` flags that are about the way from the directory to the file."""
@@ -92,11 +92,11 @@ def plan(
             return None
         if how.resolve & WAYS:
             return errno.EACCES
-        if not judged.real:
+        if not judged.direct:
             return None
         openhow.encode(image, how._replace(resolve=how.resolve | RESOLVE_NO_SYMLINKS))
         return Redirect(((0, AT_FDCWD & _U64), (1, judged.pointer), (2, how.pointer)))
-    if not judged.real:
+    if not judged.direct:
         return None
     flags, mode = _asked(call, registers)
     structure = image.put(OPEN_HOW.pack(flags, mode, RESOLVE_NO_SYMLINKS), 8)

@@ -15,7 +15,7 @@ from pinfold.syscalls.refused import REFUSED
 from pinfold.syscalls.table import PATH_ROWS, TABLE, Row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 _PATHS: Final = (Kind.PATH, Kind.PATH_OR_NULL, Kind.TEXT)
 
@@ -55,6 +55,14 @@ class Shape(NamedTuple):
     """Whether the call gives the task another root directory."""
     batch: bool
     """Whether it is made message by message (``sendmmsg``)."""
+    executes: bool
+    """Whether it executes a program."""
+    opens: bool
+    """Whether it opens a file by path and returns a descriptor of it."""
+    describes: int
+    """Register of the descriptor that a call without a path is about, -1 for other calls."""
+    judged: bool = True
+    """Whether it is judged, and not only counted."""
 
 
 def shape(row: Row, kinds: frozenset[Kind]) -> Shape:
@@ -88,12 +96,57 @@ def shape(row: Row, kinds: frozenset[Kind]) -> Shape:
         flags,
         row.name == "chroot",
         row.name == "sendmmsg",
+        row.name in ("execve", "execveat"),
+        row.group == "open" and row.name in _OPENS,
+        ARGUMENTS[0] if not paths and _is_about_descriptor(row) else -1,
     )
 
 
+_OPENS: Final = frozenset({"open", "openat", "openat2", "creat"})
+_BY_DESCRIPTOR: Final = frozenset({"truncate", "chdir", "chmod", "chown", "xattr"})
+"""Groups with calls that do to an open file what their others do to a named one."""
+
+
+def _is_about_descriptor(row: Row) -> bool:
+    return row.group in _BY_DESCRIPTOR and bool(row.arguments) and row.arguments[0][1] is Kind.FD
+
+
+def with_calls(
+    shapes: Mapping[int, Shape], calls: Mapping[str, frozenset[Kind]]
+) -> dict[int, Shape]:
+    """Returns what is trapped when a policy wants to see further calls, or more of them.
+
+    Args:
+        shapes: What is trapped without it.
+        calls: By name of a call, kinds of arguments that are read apart from paths. A call that is
+            not in the table has no arguments but its registers; one that every sandbox refuses is
+            left out.
+    """
+    found = dict(shapes)
+    for name, kinds in calls.items():
+        if name in _REFUSED:
+            continue
+        row = TABLE.get(name) or Row(name, "", ())
+        before = shapes.get(row.number)
+        wanted = kinds & arguments.READABLE | {Kind.OPEN_HOW}
+        if before is not None:
+            wanted |= {one.kind for one in before.others}
+        found[row.number] = shape(row, frozenset(wanted))
+    return found
+
+
+def counted(shapes: Mapping[int, Shape], calls: Iterable[str]) -> dict[int, Shape]:
+    """Returns what is trapped when some calls are to be counted as well."""
+    only = (shape(Row(name, "", ()), frozenset())._replace(judged=False) for name in calls)
+    return {**{one.row.number: one for one in only}, **shapes}
+
+
+_REFUSED: Final = frozenset(one.name for one in REFUSED if one.argument < 0)
+"""Calls that are refused whole."""
+
+
 def _shapes(rows: Iterable[Row], kinds: frozenset[Kind]) -> dict[int, Shape]:
-    whole = {one.name for one in REFUSED if one.argument < 0}
-    shapes = (shape(row, kinds) for row in rows if row.name not in whole)
+    shapes = (shape(row, kinds) for row in rows if row.name not in _REFUSED)
     return {one.row.number: one for one in shapes if one.paths or one.others}
 
 

@@ -136,13 +136,42 @@ class Names:
                 top, way = b"/", base + b"/" + path
             if follow is not None:
                 found = real(top, way, tid, tgid, follow=follow)
-                if found.name is not None and found.name != name:
-                    names = (name, found.name)
+                if found.shown not in (None, name):
+                    names = (name, found.shown)
                 return Meaning(names, inside, root, found.name, found.jumps)
             climbed = _resolved(top, for_task(way, tid, tgid))
             if climbed is not None and climbed != name:
                 names = (name, climbed)
         return Meaning(names, inside, root)
+
+    def for_task(self, tid: int, name: bytes) -> bytes:
+        """Returns the string by which a task reaches an absolute name.
+
+        Raises:
+            TraceeGone: The task died.
+            ValueError: It is not absolute, or the task's root directory does not contain it.
+        """
+        if name[:1] != b"/":
+            raise ValueError(f"not absolute: {name!r}")
+        if self.rooted:
+            return name
+        root = self._link(tid, "root", errno.ENOENT)
+        if not under(normalise(name), root):
+            raise ValueError(f"{name!r} is not below the program's root directory")
+        return name if root == b"/" else normalise(name)[len(root) :] or b"/"
+
+    def of_descriptor(self, tid: int, descriptor: int) -> bytes:
+        """Returns what a descriptor of a task is open on, as the kernel shows it: a normal name.
+
+        A file that has no name any more, or never had one, shows as one ending in `` (deleted)``.
+
+        Raises:
+            TraceeGone: The task died.
+            OSError: It is not open, or open on something that is in no file system.
+        """
+        if descriptor < 0:
+            raise NoDirectoryError(errno.EBADF, "no such descriptor")
+        return normalise(self._link(tid, f"fd/{descriptor}", errno.EBADF))
 
     def _start(self, tid: int, dirfd: int) -> tuple[str, bytes]:
         # Our way to the directory that a relative path starts from, and its name.

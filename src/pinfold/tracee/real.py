@@ -23,10 +23,13 @@ import os
 import re
 import stat
 import threading
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pinfold.linux.files import location
-from pinfold.paths import join, under
+from pinfold.paths import join, normalise, under
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterable
 
 _MOST_LINKS: Final = 40
 _PROCESS: Final = re.compile(rb"/proc/\d+(?:/task/\d+)?(?:/(?:fd|ns|map_files))?")
@@ -40,6 +43,15 @@ class Real(NamedTuple):
     jumps: bool
     """Whether the last component is one that the kernel jumps from, so that the name alone would
     not lead to the same open file."""
+    text: bytes = b""
+    """Where it jumps, what the kernel shows as its name: ``/memfd:x (deleted)``, ``pipe:[1]``."""
+
+    @property
+    def shown(self) -> bytes | None:
+        """The name, or what is shown in its place, if that looks like one."""
+        if self.name is not None:
+            return self.name
+        return normalise(self.text) if self.text[:1] == b"/" else None
 
 
 def real(root: bytes, way: bytes, tid: int, tgid: int, *, follow: bool) -> Real:
@@ -71,7 +83,7 @@ def real(root: bytes, way: bytes, tid: int, tgid: int, *, follow: bool) -> Real:
             return Real(name, jumps=False)
         text = os.readlink(name)
         if _PROCESS.fullmatch(parent):
-            return Real(text if _is_name(name, text) else None, jumps=True)
+            return Real(text if _is_name(name, text) else None, jumps=True, text=text)
         if text.startswith(b"/"):
             way = text
         elif under(parent, root):
@@ -81,6 +93,31 @@ def real(root: bytes, way: bytes, tid: int, tgid: int, *, follow: bool) -> Real:
         if slash:
             way += b"/"
     raise OSError(errno.ELOOP, f"{os.fsdecode(way)}: {os.strerror(errno.ELOOP)}")
+
+
+def same_file(name: bytes, literals: Iterable[bytes], known: Container[bytes]) -> tuple[bytes, ...]:
+    """Returns those of ``literals`` that are further names (hard links) of a file.
+
+    Args:
+        name: A real name of the file, in our view.
+        literals: Names to compare with.
+        known: Names that need not be found.
+    """
+    try:
+        found = os.lstat(name)
+    except OSError:
+        # Nothing there, or nothing that we may look at: it has no other name then.
+        return ()
+    if found.st_nlink < 2 or not stat.S_ISREG(found.st_mode):
+        return ()
+    return tuple(one for one in literals if one not in known and _is_file(one, found))
+
+
+def _is_file(name: bytes, found: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.stat(name), found)
+    except OSError:
+        return False
 
 
 def for_task(path: bytes, tid: int, tgid: int) -> bytes:

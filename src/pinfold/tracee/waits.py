@@ -19,7 +19,8 @@ from pinfold.errors import TraceeGone
 from pinfold.tracee.stops import stopped
 from pinfold.uapi.ptrace import WALL, WNOTHREAD
 
-_ANY = WALL | WNOTHREAD
+_ANY = WALL | WNOTHREAD | os.WUNTRACED
+"""WUNTRACED is for children that are not traced: the bell (``tracee.bell``)."""
 
 
 class Waits:

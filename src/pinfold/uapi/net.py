@@ -8,6 +8,7 @@ AF_UNIX: Final = 1
 AF_INET: Final = 2
 AF_INET6: Final = 10
 AF_NETLINK: Final = 16
+AF_PACKET: Final = 17
 AF_VSOCK: Final = 40
 
 SOCKADDR_STORAGE_SIZE: Final = 128

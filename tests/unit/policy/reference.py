@@ -55,3 +55,27 @@ _absolute = st.text([chr(code) for code in range(SLASH + 4)], max_size=12).map(
     lambda codes: _pattern(codes.encode())
 )
 patterns = st.one_of(_absolute, _absolute.map(lambda pattern: b"**" + pattern.rstrip(b"/")))
+
+
+@functools.lru_cache(maxsize=100_000)
+def spells(pattern: bytes, text: bytes) -> bool:
+    """Whether a pattern for bytes that are no path matches all of ``text``."""
+    if not pattern:
+        return not text
+    if pattern[:1] == b"*":
+        return any(spells(pattern[1:], text[at:]) for at in range(len(text) + 1))
+    one = re.match(rb"\\.|\[.*?\]|.", pattern, re.DOTALL)
+    assert one is not None
+    if one[0] == b"?":
+        taken = bool(text)
+    elif one[0][:1] == b"[":
+        taken = re.match(one[0].replace(b"[!", b"[^"), text, re.DOTALL) is not None
+    else:
+        taken = text[:1] == one[0][-1:]
+    return taken and spells(pattern[one.end() :], text[1:])
+
+
+plain_patterns = st.lists(
+    st.sampled_from([*PIECES, b"/", b"[/b]", b"[!/]", b"\xff"]), max_size=7
+).map(b"".join)
+"""Patterns for bytes that are no path."""

@@ -8,9 +8,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pinfold.errors import PolicyError
-from pinfold.policy.globs import GlobSet
+from pinfold.policy import globs as globs_module
+from pinfold.policy.globs import GlobSet, Pattern
 
-from .reference import matches, names, patterns
+from .reference import matches, names, patterns, plain_patterns, spells
 
 YES, NO = True, False
 
@@ -223,3 +224,140 @@ def test_patterns_that_ruin_backtracking_take_a_step_a_byte(glob: bytes) -> None
 
 def test_a_path_that_cannot_match_any_more_ends_the_run() -> None:
     assert steps([b"/etc/*", b"/usr/*"], b"/home" + b"/x" * 2000) == len(b"/home")
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(patterns, max_size=6), st.lists(names, min_size=1, max_size=8))
+@example([b"/a/**/**/b", b"**/**", b"/", b"/a", b"/a/b"], [b"/a/b", b"/", b"/a"])
+def test_all_that_match(globs: list[bytes], paths: list[bytes]) -> None:
+    compiled = GlobSet(globs)
+    for path in [*paths, *paths]:  # the second time over what is kept
+        expected = tuple(index for index, glob in enumerate(globs) if matches(glob, path))
+        assert compiled.matches(path) == expected
+
+
+def test_patterns_of_all_kinds_cover_what_lies_below() -> None:
+    compiled = GlobSet([b"/a/b/c", b"/a", b"/a/**", b"/a/b", b"/", b"/a", b"**"])
+    assert compiled.matches(b"/a/b/c/d") == (0, 1, 2, 3, 4, 5, 6)
+    assert compiled.matches(b"/a/b") == (1, 2, 3, 4, 5, 6)
+    assert compiled.matches(b"/a") == (1, 4, 5, 6)
+    assert compiled.matches(b"/") == (4, 6)
+    assert compiled.matches(b"/x") == (4, 6)
+    assert GlobSet([]).matches(b"/x") == ()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(patterns, min_size=1, max_size=4), st.lists(names, min_size=1, max_size=30))
+def test_what_is_kept_is_bounded_and_may_be_forgotten(
+    globs: list[bytes], paths: list[bytes]
+) -> None:
+    compiled, small = GlobSet(globs), GlobSet(globs)
+    small._most = 3  # type: ignore[misc] # as if states were large
+    for path in paths:
+        assert small.matches(path) == compiled.matches(path)
+        assert len(small._seen) <= 4
+        assert sum(len(one.after) for one in small._seen.values()) <= 3
+
+
+def test_the_bound_of_what_is_kept() -> None:
+    compiled = GlobSet([b"/" + b"*a" * 500, b"/[a-f]?**" * 500])
+    width = compiled._start.bit_length() // 8
+    assert compiled._most * (width + globs_module._STEP) <= globs_module._KEPT
+    for step in range(100):
+        compiled.matches(b"/" + bytes([97 + step % 7]) * step + b"/a" * step)
+    assert 0 < compiled._steps <= compiled._most
+    assert len(compiled._seen) <= compiled._steps + 1
+
+
+def test_a_name_seen_before_takes_no_step_of_the_automaton() -> None:
+    compiled = GlobSet([b"/home/*/**/[a-z]*.pem" for _ in range(100)])
+    name = b"/home/u/deep/er/key.pem"
+    table = compiled._advance = Counting(compiled._advance)
+    assert compiled.matches(name) == tuple(range(100))
+    asked = table.asked
+    assert 0 < asked <= 2 * len(name)  # a slash looks twice
+    assert compiled.matches(name) == tuple(range(100))
+    assert table.asked == asked
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "expected"),
+    [
+        (b"", b"", YES),
+        (b"", b"a", NO),
+        (b"abc", b"abc", YES),
+        (b"abc", b"abcd", NO),
+        (b"*", b"", YES),
+        (b"*", b"/a/b\n", YES),
+        (b"**", b"a/b", YES),
+        (b"a*", b"a/b", YES),
+        (b"*b", b"a/b", YES),
+        (b"a*b", b"ab", YES),
+        (b"a*a", b"a", NO),
+        (b"ab*bc", b"abc", NO),
+        (b"a*b*c", b"aXbYc", YES),
+        (b"*a*a*", b"xax", NO),
+        (b"?", b"/", YES),
+        (b"?", b"", NO),
+        (b"a?c", b"a\xffc", YES),
+        (b"[/a]b", b"/b", YES),
+        (b"[!a]b", b"/b", YES),
+        (b"[+-9]", b"/", YES),
+        (b"--*=[0-9]*", b"--jobs=4", YES),
+        (b"--*=[0-9]*", b"--jobs=x", NO),
+        (rb"\*", b"*", YES),
+        (rb"\*", b"x", NO),
+        (rb"a\\*", b"a\\b", YES),
+        (b"a/../b", b"a/../b", YES),
+        (b"\0*", b"\0x", YES),
+    ],
+)
+def test_plain_examples(pattern: bytes, text: bytes, expected: bool) -> None:
+    assert Pattern(pattern).match(text) is expected
+
+
+@pytest.mark.parametrize(
+    ("pattern", "problem"),
+    [(b"[a", "never closed"), (b"a\\", "escapes nothing"), (b"[b-a]", "exchange its ends")],
+)
+def test_plain_malformed(pattern: bytes, problem: str) -> None:
+    with pytest.raises(PolicyError, match=problem):
+        Pattern(pattern)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(plain_patterns, st.text("ab/*\xff", max_size=10).map(lambda text: text.encode("latin-1")))
+@example(b"*ab*b", b"abab")
+@example(b"a*ba*a", b"abaa")
+def test_plain_equals_the_reference(pattern: bytes, text: bytes) -> None:
+    assert Pattern(pattern).match(text) is spells(pattern, text)
+
+
+@pytest.mark.parametrize("piece", [b"*a?", b"?*", b"*[ab]", b"*a*[!c]"])
+@pytest.mark.parametrize("text", [b"a" * 100_000, b"ab" * 50_000])
+def test_plain_patterns_that_ruin_backtracking_take_a_step_a_byte(
+    piece: bytes, text: bytes
+) -> None:
+    compiled = Pattern(piece * 50 + b"c")
+    table = compiled._advance = Counting(compiled._advance)
+    assert not compiled.match(text)
+    assert table.asked == len(text)
+    assert compiled.match(text + b"c")
+
+
+class Searched(bytes):
+    """A text, counting how much of it is searched."""
+
+    bytes_searched = 0
+
+    def find(self, piece: bytes, start: int = 0, end: int = 0) -> int:  # type: ignore[override]
+        found = super().find(piece, start, end)
+        self.bytes_searched += (end if found < 0 else found + len(piece)) - start
+        return found
+
+
+def test_pieces_between_stars_are_looked_for_once_along_the_text() -> None:
+    text = Searched(b"ab" * 50_000)
+    assert not Pattern(b"*" + b"aba*" * 5000 + b"c*").match(text)
+    assert 0 < text.bytes_searched <= len(text)
+    assert Pattern(b"*" + b"aba*" * 5000).match(text)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pinfold.errors import InternalError, PolicyError
 from pinfold.paths import join, under
 from pinfold.policy import rules
-from pinfold.policy.rules import ALLOW, DENY, REDIRECT, PathRules, Verdict, parse_deny, parse_map
+from pinfold.policy.rules import ALLOW, DENY, REDIRECT, PathRules, PathVerdict, parse_deny, parse_map
 
 from .reference import matches, names, patterns
 
@@ -48,7 +48,7 @@ DENIES = [b"/b/secret", b"/etc/shadow", b"**/*.pem"]
 )
 def test_judge(spelled: list[bytes], action: str, rule: str | None, path: bytes | None) -> None:
     verdict = PathRules(MAPS, DENIES).judge(tuple(spelled))
-    assert verdict == Verdict(action, rule, path, 13 if action == DENY else 0)
+    assert verdict == PathVerdict(action, rule, path, 13 if action == DENY else 0)
 
 
 def test_a_map_of_the_root() -> None:
@@ -127,13 +127,13 @@ def test_verdicts_are_reused_and_the_cache_is_bounded() -> None:
 def test_equals_brute_force(
     maps: dict[bytes, bytes], denies: list[bytes], asked: list[list[bytes]], directory: bool
 ) -> None:
-    def denied(name: bytes) -> Verdict | None:
+    def denied(name: bytes) -> PathVerdict | None:
         for glob in denies:
             if matches(glob, name):
-                return Verdict(DENY, "deny " + shown[glob], None, 13)
+                return PathVerdict(DENY, "deny " + shown[glob], None, 13)
         return None
 
-    def expected(spelled: list[bytes]) -> Verdict:
+    def expected(spelled: list[bytes]) -> PathVerdict:
         for name in spelled:
             if verdict := denied(name):
                 return verdict
@@ -144,8 +144,8 @@ def test_equals_brute_force(
                 to = join(maps[source], name[len(source) :].strip(b"/"))
                 rule = f"map {source.decode(**odd)}={maps[source].decode(**odd)}"
                 slash = b"/" if directory and to != b"/" else b""
-                return denied(to) or Verdict(REDIRECT, rule, to + slash, 0)
-        return Verdict(ALLOW, None, None, 0)
+                return denied(to) or PathVerdict(REDIRECT, rule, to + slash, 0)
+        return PathVerdict(ALLOW, None, None, 0)
 
     odd = {"errors": "backslashreplace"}
     shown = {glob: glob.decode(**odd) for glob in denies}

@@ -1,0 +1,463 @@
+"""Verdicts from rules: what ``policy.model`` says at its head, made ready to be asked (pure).
+
+What can be worked out beforehand is: which rules can be about which call (``policy.reach``), what
+each rule answers, and one index of names for all of them. Of a name's globs, literals and exact
+names the index gives the rules that match it, whatever their number; only those, and the rules
+without a condition on names, are then gone through in order.
+
+Some points that the model leaves open:
+
+- Verdicts that do not make the call (``return``, ``serve``) are stricter than a redirect. Redirects
+  of several subjects are made together: a rename whose two names are redirected gets two new names.
+- A redirect of a path or of an address is about what has one: it is no verdict on a send without an
+  address. What a redirect cannot be applied to is denied.
+- Where a person is asked about a call of which another subject is redirected, a yes is a yes to the
+  redirected call.
+- An argument that ``--map`` has settled is no subject. If it was the only one, the rules on argv
+  and the environment still hold, and no default does.
+"""
+
+from __future__ import annotations
+
+import errno
+from heapq import merge
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from pinfold.codec.sockaddr import Unix
+from pinfold.errors import PolicyError
+from pinfold.paths import normalise, wants_directory
+from pinfold.policy.access import access_of
+from pinfold.policy.calls import ALLOWED, ASK, KILL, RETURN, SERVE, Verdict, denied
+from pinfold.policy.globs import GlobSet, parse
+from pinfold.policy.match import Conditions, Vectors
+from pinfold.policy.meaning import Meaning, Subject, subjects, value_of
+from pinfold.policy.model import Action, Match, Rule
+from pinfold.policy.reach import features_of, reach
+from pinfold.policy.redirect import Redirection, changed
+from pinfold.policy.replace import replacement
+from pinfold.policy.rules import ALLOW, DENY, REDIRECT
+from pinfold.policy.unjudged import UNJUDGED
+from pinfold.syscalls.kinds import Kind
+from pinfold.syscalls.refused import REFUSED
+from pinfold.syscalls.table import TABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+
+    from pinfold.policy.calls import Later, Trapped
+    from pinfold.policy.model import PolicyModel
+    from pinfold.policy.reach import Features, Reach
+
+_RANK: Final = {ALLOW: 0, REDIRECT: 1, RETURN: 2, SERVE: 2, ASK: 3, DENY: 4, KILL: 5}
+"""Of several verdicts the one of the highest rank holds."""
+_ASKS: Final = _RANK[ASK]
+_DENIES: Final = _RANK[DENY]
+
+_CACHED: Final = 2048
+"""Verdicts kept; see ``policy.rules`` about their size."""
+_PROGRAMS: Final = 256
+"""Programs of which the rules about them are kept."""
+
+_REFUSED: Final = frozenset(one.name for one in REFUSED if one.argument < 0)
+_AS_SUCH: Final = Subject()
+
+
+class _Ruled:
+    # A rule, or a default, ready to be asked.
+    __slots__ = ("conditions", "name", "program", "rank", "redirection", "verdict")
+
+    def __init__(self, rule: Rule) -> None:
+        action = rule.action
+        if action.verb not in _RANK:
+            raise PolicyError(f"{rule.name}: there is no action {action.verb!r}")
+        self.name = rule.name
+        self.rank = _RANK[action.verb]
+        self.conditions = Conditions(rule)
+        self.program = bool(rule.match.program)
+        self.redirection = Redirection(rule, self.conditions) if action.verb == REDIRECT else None
+        self.verdict = Verdict(action.verb, rule.name)
+        if action.verb == DENY:
+            self.verdict = denied(rule.name, action.errno)
+        elif action.verb == RETURN:
+            self.verdict = Verdict(RETURN, rule.name, value=action.value)
+        elif action.verb == SERVE:
+            self.verdict = Verdict(SERVE, rule.name, value=action.data)
+
+
+class _Scope(NamedTuple):
+    # The rules that can be about a call; the same one for many calls.
+    free: tuple[int, ...]
+    """Rules without a condition on names."""
+    named: frozenset[int]
+    """All others."""
+    denying: frozenset[int]
+    """Those that deny or kill."""
+    running: frozenset[int]
+    """Those with a condition on argv or the environment."""
+    program: bool
+    """Whether one asks for the program."""
+    vectors: bool
+    """Whether one needs argv or the environment."""
+    redirects: bool
+    plain: bool
+    """Whether all depend on names, access and the program alone."""
+
+
+class _Plan(NamedTuple):
+    # A call, with everything about it worked out.
+    call: Features
+    scope: _Scope
+    default: _Ruled
+    cached: bool
+
+
+class _Outcome(NamedTuple):
+    ruled: _Ruled
+    subject: Subject
+    meaning: Meaning
+
+
+class RuleJudge:
+    """The rules and defaults of a policy: a ``policy.calls.Judge``.
+
+    Args:
+        model: The policy.
+        ask: Asks a person about a call, given the name of the rule that wants that; with None,
+            whatever is to be asked is denied.
+
+    Raises:
+        PolicyError: A pattern is malformed, or a rule cannot be.
+    """
+
+    def __init__(
+        self, model: PolicyModel, ask: Callable[[Trapped, str], Later] | None = None
+    ) -> None:
+        self._ask = ask
+        self._rules: Final = [_Ruled(_checked(rule)) for rule in model.rules]
+        self._short: Final = {
+            ruled: _default(f"{ruled.name} (not a whole address)", Action(DENY, errno.EINVAL))
+            for ruled in self._rules
+            if ruled.conditions.address
+        }
+        rules = [rule.match for rule in model.rules]
+        self._exact: Final[dict[bytes, list[int]]] = {}
+        for number in self._indexed("exact"):
+            for name in rules[number].exact:
+                self._exact.setdefault(_normal(name), []).append(number)
+        self._paths: Final = _Index((at, rules[at].path) for at in self._indexed("path"))
+        self._unix: Final = _Index((at, rules[at].unix) for at in self._indexed("unix"))
+        self._real: Final = _Index((at, rules[at].real) for at in self._indexed("real"))
+        self._programs: Final = _Index((at, one.program) for at, one in enumerate(rules))
+        self._ran: Final[dict[bytes, frozenset[int]]] = {}
+        self._plans: Final = self._planned(model)
+        self._cache: Final[dict[tuple[Any, ...], Verdict]] = {}
+        self.calls: Final[Mapping[str, frozenset[Kind]]] = {
+            name: _kinds(plan) for name, plan in self._plans.items() if name not in _REFUSED
+        }
+        """See :class:`~pinfold.policy.calls.Judge`."""
+        self.real: Final = model.real or any(match.real for match in rules)
+        """Whether names that links lead to are to be found out."""
+        self.literals: Final = tuple(dict.fromkeys(_literals(model.rules)))
+        """Files that rules which deny, kill or ask name one by one."""
+
+    def judge(self, call: Trapped) -> Verdict | Later:
+        """Returns the verdict on a call."""
+        plan = self._plans.get(call.row.name)
+        if plan is None:
+            return ALLOWED
+        if not plan.cached or call.settled:
+            return self._decide(plan, call)
+        key = _key(plan, call)
+        verdict = self._cache.get(key)
+        if verdict is not None:
+            return verdict
+        decided = self._decide(plan, call)
+        if isinstance(decided, Verdict):
+            if len(self._cache) >= _CACHED:
+                self._cache.clear()
+            self._cache[key] = decided
+        return decided
+
+    def close(self) -> None:
+        """Does nothing: rules start nothing."""
+
+    def _indexed(self, by: str) -> list[int]:
+        return [at for at, ruled in enumerate(self._rules) if ruled.conditions.indexed == by]
+
+    def _planned(self, model: PolicyModel) -> dict[str, _Plan]:
+        # Rules with the same reach are about the same calls, and calls often about the same rules.
+        reaches: dict[Reach, list[int]] = {}
+        for number, rule in enumerate(model.rules):
+            reaches.setdefault(reach(rule.match), []).append(number)
+        about: dict[str, list[Reach]] = {}
+        for one in reaches:
+            for name in one.calls:
+                about.setdefault(name, []).append(one)
+        defaults = {word: _default(f"default {word}", act) for word, act in model.defaults.items()}
+        allows = _default("default", Action())
+        for name, row in TABLE.items():
+            if (defaults.get(row.group) or defaults.get("*") or allows).rank:
+                about.setdefault(name, [])
+        scopes: dict[tuple[Reach, ...], _Scope] = {}
+        plans = {}
+        for name, wanted in about.items():
+            key = tuple(wanted)
+            scope = scopes.get(key)
+            if scope is None:
+                scope = scopes[key] = self._scope(
+                    model, sorted(number for one in wanted for number in reaches[one])
+                )
+            call = features_of(name)
+            default = defaults.get(call.row.group) or defaults.get("*") or allows
+            plans[name] = _Plan(
+                call,
+                scope,
+                default if name in TABLE else allows,
+                scope.plain and not call.address and call.domain < 0,
+            )
+        return plans
+
+    def _scope(self, model: PolicyModel, numbers: list[int]) -> _Scope:
+        rules = self._rules
+        redirections = [one for at in numbers if (one := rules[at].redirection) is not None]
+        running = frozenset(at for at in numbers if rules[at].conditions.vectors)
+        vectors = bool(running) or any(one.runs for one in redirections)
+        return _Scope(
+            tuple(at for at in numbers if not rules[at].conditions.indexed),
+            frozenset(at for at in numbers if rules[at].conditions.indexed),
+            frozenset(at for at in numbers if rules[at].rank >= _DENIES),
+            running,
+            any(rules[at].program for at in numbers),
+            vectors,
+            bool(redirections),
+            not vectors and all(model.rules[at].match.loader is None for at in numbers),
+        )
+
+    def _decide(self, plan: _Plan, call: Trapped) -> Verdict | Later:
+        for names in call.names.values():
+            if not all(name[:1] == b"/" and normalise(name) == name for name in names):
+                return denied("a name that is not normal")
+        found = subjects(plan.call, call)
+        default = plan.default
+        only: Container[int] | None = None
+        if not found:
+            found = (_AS_SUCH,)
+            if call.settled:
+                only = plan.scope.running
+            if call.settled or plan.call.address:
+                default = _ALLOWS
+        vectors = Vectors(call)
+        outcomes = []
+        for subject in found:
+            for meaning in subject.meanings:
+                ruled = self._first(plan, call, subject, meaning, vectors, only) or default
+                if meaning.unknown:
+                    ruled = self._short.get(ruled, ruled)
+                outcomes.append(_Outcome(ruled, subject, meaning))
+        strictest = max(outcomes, key=lambda one: one.ruled.rank).ruled
+        if strictest.rank >= _DENIES:
+            return strictest.verdict
+        made = self._made(plan, call, outcomes, vectors)
+        if strictest.rank == _ASKS and made.action not in (DENY, KILL):
+            return self._asked(call, strictest.name, made)
+        return made
+
+    def _first(
+        self,
+        plan: _Plan,
+        call: Trapped,
+        subject: Subject,
+        meaning: Meaning,
+        vectors: Vectors,
+        only: Container[int] | None,
+    ) -> _Ruled | None:
+        # The first rule that holds, of `only` some if that is given.
+        scope = plan.scope
+        known = self._about_program(call.program) if scope.program else None
+        for number in self._candidates(scope, subject, meaning):
+            if only is not None and number not in only:
+                continue
+            ruled = self._rules[number]
+            if ruled.program and not (
+                ruled.conditions.strict if known is None else number in known
+            ):
+                continue
+            if ruled.conditions.hold(call, subject, meaning, vectors):
+                return ruled
+        return None
+
+    def _candidates(self, scope: _Scope, subject: Subject, meaning: Meaning) -> Iterable[int]:
+        # Rules whose indexed condition on names holds, or that have none, in order.
+        if not scope.named:
+            return scope.free
+        found: list[int] = []
+        name, real = meaning.name, subject.real
+        if name is not None:
+            found += self._exact.get(name, ())
+            found += self._paths.of(name)
+            if subject.address:
+                found += self._unix.of(name)
+        if real is not None:
+            found += self._real.of(real)
+        if not found:
+            return scope.free
+        return merge(sorted(scope.named.intersection(found)), scope.free)
+
+    def _about_program(self, program: bytes) -> frozenset[int] | None:
+        # The rules whose condition on the program holds; None for a program that is not known.
+        if program[:1] != b"/":
+            return None
+        found = self._ran.get(program)
+        if found is None:
+            if len(self._ran) >= _PROGRAMS:
+                self._ran.clear()
+            found = self._ran[program] = frozenset(self._programs.of(program))
+        return found
+
+    def _made(
+        self, plan: _Plan, call: Trapped, outcomes: Sequence[_Outcome], vectors: Vectors
+    ) -> Verdict:
+        # What is to be done if nobody has to be asked: no outcome denies.
+        for one in outcomes:
+            if one.ruled.rank == _RANK[RETURN]:
+                return one.ruled.verdict
+        redirects = [one for one in outcomes if one.ruled.redirection is not None]
+        if redirects:
+            return self._redirected(plan, call, redirects, vectors)
+        allowing = (one.ruled for one in outcomes if not one.ruled.rank)
+        return next((one.verdict for one in allowing if one.name), ALLOWED)
+
+    def _asked(self, call: Trapped, rule: str, made: Verdict) -> Verdict | Later:
+        if self._ask is None:
+            return denied(f"{rule} (nobody to ask)")
+        try:
+            later = self._ask(call, rule)
+        except Exception as error:  # noqa: BLE001 (whatever goes wrong is a denial)
+            return denied(f"{rule} (asking failed: {type(error).__name__})")
+        return later if made.action == ALLOW else _Then(later, made)
+
+    def _redirected(
+        self, plan: _Plan, call: Trapped, outcomes: Sequence[_Outcome], vectors: Vectors
+    ) -> Verdict:
+        replace: dict[str, Any] = {}
+        after: list[Subject] = []
+        run = vectors
+        for ruled, subject, meaning in outcomes:
+            assert ruled.redirection is not None
+            new: dict[str, Any] = {}
+            try:
+                if subject.argument not in replace:
+                    new = ruled.redirection.moved(plan.call, call, subject, meaning)
+                if plan.call.vectors and ruled.redirection.runs and run is vectors:
+                    argv, env = ruled.redirection.ran(meaning, vectors)
+                    new |= replacement(call, argv=argv, env=env)
+                    run = Vectors(call, argv, env)
+            except ValueError as error:
+                return denied(f"{ruled.name}: {error}")
+            replace |= new
+            ran = ruled.redirection.runs and run is not vectors
+            if not ran and subject.argument not in replace:
+                return denied(f"{ruled.name}: {call.row.name} has nothing to redirect there")
+            after.append(changed(plan.call, subject, replace.get(subject.argument)))
+        hits = [
+            hit
+            for subject in after
+            for meaning in subject.meanings
+            if (hit := self._first(plan, call, subject, meaning, run, plan.scope.denying))
+        ]
+        if hits:
+            return max(hits, key=lambda one: one.rank).verdict
+        return Verdict(REDIRECT, outcomes[0].ruled.name, replace=replace)
+
+
+class _Index:
+    # Which rules have a glob that matches a name.
+    __slots__ = ("_globs", "_rules")
+
+    def __init__(self, rules: Iterable[tuple[int, tuple[bytes, ...]]]) -> None:
+        pairs = [(number, glob) for number, globs in rules for glob in globs]
+        self._globs = GlobSet([glob for _, glob in pairs])
+        self._rules = [number for number, _ in pairs]
+
+    def of(self, name: bytes) -> list[int]:
+        return [self._rules[at] for at in self._globs.matches(name)]
+
+
+class _Then:
+    # A person's verdict, and what is done when it is a yes.
+    __slots__ = ("_later", "_made")
+
+    def __init__(self, later: Later, made: Verdict) -> None:
+        self._later = later
+        self._made = made
+
+    def start(self, done: Callable[[Verdict], None]) -> None:
+        self._later.start(lambda verdict: done(self._made if verdict.action == ALLOW else verdict))
+
+    def cancel(self) -> None:
+        self._later.cancel()
+
+
+def _default(name: str, action: Action) -> _Ruled:
+    ruled = _Ruled(Rule(Match(), action, name))
+    if action.verb == ALLOW:
+        ruled.name = ""
+        ruled.verdict = ALLOWED
+    return ruled
+
+
+_ALLOWS: Final = _default("", Action())
+
+
+def _checked(rule: Rule) -> Rule:
+    for name in rule.match.on:
+        if name in UNJUDGED:
+            raise PolicyError(f"{rule.name}: no rule can be about {name}: {UNJUDGED[name]}")
+    address = rule.action.address
+    if isinstance(address, Unix) and not address.path.startswith(b"/"):
+        raise PolicyError(f"{rule.name}: the path of a socket to redirect to begins with `/`")
+    return rule
+
+
+def _normal(name: bytes) -> bytes:
+    if not name.startswith(b"/"):
+        raise PolicyError(f"{name!r} is not absolute; write it from the root")
+    return normalise(name)
+
+
+def _literals(rules: Iterable[Rule]) -> Iterable[bytes]:
+    for rule in rules:
+        if rule.action.verb in (DENY, KILL, ASK):
+            yield from map(normalise, rule.match.exact)
+            for glob in rule.match.path:
+                name, _ = parse(glob)
+                if name is not None:
+                    yield name
+
+
+def _kinds(plan: _Plan) -> frozenset[Kind]:
+    # An address says whether there is a subject at all; `how` says what an open does.
+    kinds = {kind for name, kind in plan.call.row.arguments if name == plan.call.address}
+    kinds |= {kind for _, kind in plan.call.row.arguments if kind is Kind.OPEN_HOW}
+    if plan.scope.vectors and plan.call.vectors:
+        kinds.add(Kind.STRINGS)
+    return frozenset(kinds)
+
+
+def _key(plan: _Plan, call: Trapped) -> tuple[Any, ...]:
+    does, names, real, redirects = access_of(call), call.names, call.real, plan.scope.redirects
+    return (
+        call.row.name,
+        call.program if plan.scope.program else b"",
+        *[
+            (
+                names.get(argument),
+                real.get(argument),
+                does.get(argument),
+                redirects and wants_directory(value_of(call, argument) or b""),
+            )
+            for argument in plan.call.paths
+        ],
+        # A redirect needs something to put its path in the place of.
+        redirects and tuple(argument.name for argument in call.arguments),
+    )

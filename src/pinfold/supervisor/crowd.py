@@ -1,0 +1,52 @@
+"""How many tasks a sandbox may have at one time.
+
+RLIMIT_NPROC counts the processes of a user, whoever started them, and does not count for root. So
+the calls that make tasks are trapped, and fail with EAGAIN, as they do at that limit, when there
+are as many tasks as there may be. A call that was admitted counts as a task from then on: between
+it and its child's first stop, other threads make such calls too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from pinfold.syscalls.numbers import X86_64 as NR
+
+if TYPE_CHECKING:
+    from pinfold.supervisor.family import Family
+    from pinfold.tracee.task import Task
+
+FORK_CALLS: Final = ("clone", "fork", "vfork")
+"""Calls that make tasks; ``clone3`` is refused in every sandbox."""
+FORKS: Final = frozenset(NR[name] for name in FORK_CALLS)
+
+
+class Crowd:
+    """Counts tasks against a limit.
+
+    Args:
+        family: Those who exist.
+        most: How many there may be.
+    """
+
+    __slots__ = ("_expected", "_family", "_most")
+
+    def __init__(self, family: Family, most: int) -> None:
+        self._family = family
+        self._most = most
+        # Tasks that are in such a call, and whose child we have not seen.
+        self._expected: set[int] = set()
+
+    def admit(self, task: Task) -> bool:
+        """Returns whether a task may make another one; it is then expected."""
+        if len(self._family) + len(self._expected) >= self._most:
+            return False
+        self._expected.add(task.tid)
+        return True
+
+    def arrived(self, tid: int) -> bool:
+        """Notes that the child of a task was seen, or will not come; whether one was expected."""
+        if tid in self._expected:
+            self._expected.discard(tid)
+            return True
+        return False
