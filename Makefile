@@ -34,6 +34,7 @@ check: $(STAMP) ## Formatting, lint, types, import contracts, generated files
 	$(BIN)/lint-imports
 	$(BIN)/python tools/gen_numbers.py --check
 	$(BIN)/python tools/gen_syscall_docs.py --check
+	$(BIN)/python tools/gen_policy_docs.py --check
 
 format: $(STAMP) ## Rewrite the sources in the project's format
 	$(BIN)/ruff format .

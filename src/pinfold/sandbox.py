@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, cast
 
 from pinfold.errors import PolicyError
 from pinfold.launch import limits as resource_limits
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DEVNULL", "PIPE", "STDOUT", "CompletedRun", "Sandbox", "run"]
 
-Maps: TypeAlias = "Mapping[str, str] | Iterable[tuple[StrOrBytes, StrOrBytes]]"
+Maps: TypeAlias = "Mapping[Any, StrOrBytes] | Iterable[tuple[StrOrBytes, StrOrBytes]]"
 Environment: TypeAlias = "Mapping[str, str] | Mapping[bytes, bytes]"
 
 

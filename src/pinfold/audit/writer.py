@@ -20,9 +20,9 @@ import os
 import select
 import stat
 import time
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
-from pinfold import __version__
 from pinfold.audit.record import Entry, describe
 from pinfold.audit.schema import SCHEMA
 from pinfold.errors import AuditError, InternalError
@@ -83,8 +83,8 @@ class AuditWriter:
         cls,
         path: str,
         *,
+        start: Mapping[str, Any],
         on_loss: OnLoss = "stop",
-        start: Mapping[str, Any] | None = None,
         warn: Callable[[str], None] | None = None,
     ) -> AuditWriter:
         """Returns a writer to a file, made (mode 0600) or emptied, with its first line written.
@@ -94,8 +94,8 @@ class AuditWriter:
 
         Args:
             path: The file; ``-`` means standard error.
-            on_loss: See the class.
             start: What the first line tells; see ``record.start``.
+            on_loss: See the class.
             warn: See the class.
 
         Raises:
@@ -111,7 +111,7 @@ class AuditWriter:
                 raise AuditError(f"cannot open the audit log {path}: {error.strerror}") from error
             writer = cls(descriptor, path, close=True, on_loss=on_loss, warn=warn)
         try:
-            writer._begin(start or {})
+            writer._begin(start)
         except OSError as error:
             writer.close()
             raise AuditError(
@@ -176,7 +176,8 @@ class AuditWriter:
             {
                 "type": "start",
                 "schema": SCHEMA,
-                "pinfold": __version__,
+                # By name: the package's lazy list of its names is nothing that a log depends on.
+                "pinfold": import_module("pinfold").__version__,
                 "time": round(time.time(), 6),
                 "on_loss": self._on_loss,
                 **told,

@@ -16,6 +16,7 @@ Where pinfold is not in the foreground, there is nobody to ask, and the answer i
 
 from __future__ import annotations
 
+import atexit
 import os
 import select
 import signal
@@ -101,7 +102,10 @@ class TerminalAsker:
         if not _in_foreground(fd):
             os.close(fd)
             return None
-        return cls(fd, seconds)
+        asker = cls(fd, seconds)
+        # A question may be on the terminal when the run ends in a hurry.
+        atexit.register(asker.close)
+        return asker
 
     def __call__(self, call: Trapped, rule: str) -> Later:
         """Returns the verdict to come on a call that a rule asks about.
@@ -122,6 +126,7 @@ class TerminalAsker:
             self._questions.clear()
             self._lock.notify()
             thread = self._thread
+        atexit.unregister(self.close)
         for one in waiting:
             one.conclude(False, "the run is over")
         self._wake()

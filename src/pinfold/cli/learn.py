@@ -34,7 +34,10 @@ if TYPE_CHECKING:
     from pinfold.policy.model import PolicyModel
 
 _REFUSALS_SHOWN: Final = 10
+_COMMAND_SHOWN: Final = 200
 _SIGNALLED: Final = 128
+_UNASKED: Final = " (nobody to ask)"
+"""What a judge adds to the name of a rule that asks, where nobody can be asked."""
 
 
 @click.command(
@@ -108,8 +111,9 @@ def command(
         )
     when = f"{time.strftime('%Y-%m-%d')}: {_shown(argv)}"
     if output is None:
-        sys.stdout.write(_text(learned, place, when))
-        sys.stdout.flush()
+        # In UTF-8, whatever the locale is, as it would be in a file.
+        sys.stdout.buffer.write(_text(learned, place, when).encode())
+        sys.stdout.buffer.flush()
     elif known is None:
         text = _text(learned, place, when)
         if dry_run:
@@ -309,6 +313,7 @@ def _text(learned: Learned, place: Place, when: str) -> str:
         f"Learned {when}",
         "It allows what that run did. Asking about files (stat) is always allowed: programs look",
         "for their files in many places, and are shown names and attributes only.",
+        *learned.notes,
     )
     return write(learned.model, comments=learned.comments, variables=place.variables, head=head)
 
@@ -316,7 +321,8 @@ def _text(learned: Learned, place: Place, when: str) -> str:
 def _shown(argv: Sequence[str]) -> str:
     from shlex import join  # noqa: PLC0415 (after the run)
 
-    return printable(os.fsencode(join(argv)))
+    shown = printable(os.fsencode(join(argv)))
+    return shown if len(shown) <= _COMMAND_SHOWN else shown[:_COMMAND_SHOWN] + "..."
 
 
 def _place() -> Place:

@@ -12,7 +12,7 @@ import click
 from pinfold.audit.writer import AuditWriter
 from pinfold.cli.runner import Runner
 from pinfold.cli.streams import complain
-from pinfold.errors import PinfoldError, PolicyError
+from pinfold.errors import AuditError, PinfoldError, PolicyError
 from pinfold.policy.model import NO_LIMITS, PolicyModel
 from pinfold.policy.rules import PathRules, parse_deny, parse_map
 from pinfold.session import Limits, Session
@@ -212,7 +212,12 @@ def _logging(
     try:
         yield log
     except PinfoldError as error:
-        log.finish(type(error).__name__, error.exit_code)
+        if not log.finished:
+            try:
+                log.finish(type(error).__name__, error.exit_code)
+            except AuditError as lost:
+                # The first error is the reason; this one comes on top.
+                complain(str(lost))
         raise
     finally:
         writer.close()
@@ -225,6 +230,7 @@ class _Log:
         from pinfold.audit.summary import Summary  # noqa: PLC0415 (only where there is a log)
 
         self.writer = writer
+        self.finished = False
         self.summary = Summary(time.time())
 
     def add(self, entry: Entry) -> None:
@@ -232,6 +238,7 @@ class _Log:
         self.summary.add(entry)
 
     def finish(self, reason: str, status: int) -> None:
+        self.finished = True
         self.writer.finish({"reason": reason, "exit": status})
 
 

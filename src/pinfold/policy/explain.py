@@ -111,7 +111,7 @@ def _who(match: Match) -> str:
 
 
 def calls_in_words(calls: Iterable[str]) -> list[str]:
-    """Returns calls by name, whole groups by the group's."""
+    """Returns calls by name, whole groups by the group's; ``open(2)`` is the call alone."""
     left = dict.fromkeys(calls)
     words = []
     for call in tuple(left):
@@ -123,7 +123,7 @@ def calls_in_words(calls: Iterable[str]) -> list[str]:
             words.append(row.group)
         else:
             members = (call,)
-            words.append(call)
+            words.append(f"{call}(2)" if call in GROUPS else call)
         for member in members:
             del left[member]
     return words
@@ -245,7 +245,10 @@ def _reach(model: PolicyModel) -> Section:
     lines = [f"Read and execute: {', '.join(map(printable, model.ro))}"] if model.ro else []
     if model.rw:
         lines.append(f"Anything: {', '.join(map(printable, model.rw))}")
-    return Section(title, (*lines, "Every other path is out of reach, whatever a rule allows."))
+    if b"/" in model.rw:
+        return Section(title, tuple(lines))
+    rest = "Nothing else can be changed" if b"/" in model.ro else "Every other path is out of reach"
+    return Section(title, (*lines, f"{rest}, whatever a rule allows."))
 
 
 def _limits(limits: Limits) -> Section:

@@ -359,11 +359,14 @@ class RuleJudge:
             if not ran and subject.argument not in replace:
                 return denied(f"{ruled.name}: {call.row.name} has nothing to redirect there")
             after.append(changed(plan.call, subject, replace.get(subject.argument)))
+        denying = plan.scope.denying
+        if call.settled and not after[0].argument:
+            denying &= plan.scope.running
         hits = [
             hit
             for subject in after
             for meaning in subject.meanings
-            if (hit := self._first(plan, call, subject, meaning, run, plan.scope.denying))
+            if (hit := self._first(plan, call, subject, meaning, run, denying))
         ]
         if hits:
             return max(hits, key=lambda one: one.rank).verdict

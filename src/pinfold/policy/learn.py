@@ -98,7 +98,9 @@ def learn(
     names = Names(lists, place)
     facts = list(dict.fromkeys(fact for run in lists for fact in run))
     draft = _Draft()
-    _execs(draft, [fact for fact in facts if fact.group == "exec" and fact.name], names)
+    execs = [fact for fact in facts if fact.group == "exec" and fact.name]
+    written = {fact.name for fact in facts if fact.name and fact.access & _WRITING}
+    _execs(draft, execs, names, written)
     files = [
         fact
         for fact in facts
@@ -165,9 +167,10 @@ def _listed(
 # Programs.
 
 
-def _execs(draft: _Draft, facts: Sequence[Fact], names: Names) -> None:
+def _execs(draft: _Draft, facts: Sequence[Fact], names: Names, written: Container[bytes]) -> None:
     done: dict[Pattern, dict[tuple[bytes, ...], None]] = {}
     failed: dict[int, dict[Pattern, None]] = {}
+    own = {names.pattern(fact.name) for fact in facts if fact.name in written}
     for fact in facts:
         pattern = names.pattern(fact.name)
         if not fact.errno:
@@ -187,6 +190,8 @@ def _execs(draft: _Draft, facts: Sequence[Fact], names: Names) -> None:
         comments = []
         if pattern.name is None:
             comments.append("Whatever has such a name is executed.")
+        if pattern in own:
+            comments.append("The run wrote this program itself: it is whatever was written there.")
         draft.add(
             _label(pattern),
             Match(on=match.on, exact=match.exact, path=match.path, argv=tuple(variants)),

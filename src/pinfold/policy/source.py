@@ -40,7 +40,7 @@ _CHOICES: Final = {
     "on_loss": ("stop", "continue"),
     "version": ("1",),
 }
-_ADVICE: Final = {
+_ADVICE: Final[dict[Path, str]] = {
     ("rule",): "rules are an array of tables: write `[[rule]]`",
     ("variables",): 'write `[variables]` and, below it, NAME = "text"',
     ("defaults",): 'write `[defaults]` and, below it, such as exec = "deny"',

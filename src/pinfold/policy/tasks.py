@@ -88,7 +88,7 @@ class Tasks:
 
     # What follows is for Waiting.
 
-    def enter(self, waiting: Waiting) -> str | None:
+    def enter(self, waiting: Waiting, first: Step | None) -> str | None:
         """Begins to run a waiting call's steps; returns why it could not."""
         with self._lock:
             if self._closed:
@@ -99,7 +99,11 @@ class Tasks:
                 except (OSError, RuntimeError) as error:
                     return f"no thread for handlers: {error}"
             assert self._loop is not None
+            assert self._clock is not None
             self._waiting.add(waiting)
+            if first is not None:
+                # From now and not from its first line on: another one may block the loop.
+                self._clock.add(self.seconds, waiting, first)
             # Under the lock: afterwards the loop may be closed already.
             self._loop.call_soon_threadsafe(waiting.begin, self._loop)
         return None
@@ -137,7 +141,7 @@ class Tasks:
         with self._lock:
             clock = self._clock
         if clock is not None:
-            clock.add(time.monotonic() + self.seconds, waiting, step)
+            clock.add(self.seconds, waiting, step)
 
     def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
@@ -205,7 +209,7 @@ class Waiting:
         self._done: Callable[[Verdict], None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._inner: Later | None = None
-        self._step: Step | None = None
+        self._step: Step | None = first
 
     @property
     def over(self) -> bool:
@@ -218,7 +222,7 @@ class Waiting:
             if self._over:
                 return
             self._done = done
-        problem = self._tasks.enter(self)
+        problem = self._tasks.enter(self, self._step)
         if problem is not None:
             self.conclude(denied(problem, EPERM))
             self._discard()
@@ -293,8 +297,6 @@ class Waiting:
     async def _follow(self, step: Step) -> Verdict | Later | None:
         # None when somebody else has given the verdict meanwhile.
         while True:
-            self._step = step
-            self._tasks.limit(self, step)
             answer = await _settled(step.awaitable)
             if self._over:
                 return None
@@ -306,6 +308,8 @@ class Waiting:
             except StopIteration as end:
                 outcome: Verdict | Later = end.value
                 return outcome
+            self._step = step
+            self._tasks.limit(self, step)
 
     def _pass_on(self, inner: Later) -> None:
         # A person is asked, who has a time limit of their own.
@@ -325,9 +329,11 @@ async def _settled(awaitable: Awaitable[Any]) -> Any:
     # SystemExit and the like must not get out of a task: they end the loop.
     try:
         return await awaitable
-    except GeneratorExit:
+    except GeneratorExit as error:
         # Thrown into the steps, it would mean that they are to end.
-        return _Raised(RuntimeError("raised GeneratorExit"))
+        other = RuntimeError("GeneratorExit")
+        other.__cause__ = error
+        return _Raised(other)
     except BaseException as error:  # noqa: BLE001 (it is thrown into the steps)
         return _Raised(error)
 
@@ -346,8 +352,9 @@ class _Clock:
         self._thread = threading.Thread(target=self._serve, name="pinfold-clock", daemon=True)
         self._thread.start()
 
-    def add(self, when: float, waiting: Waiting, step: Step) -> None:
+    def add(self, seconds: float, waiting: Waiting, step: Step) -> None:
         with self._changed:
+            when = time.monotonic() + seconds
             queue = self._queue
             while queue and not _waits(queue[0][1]()):
                 queue.popleft()

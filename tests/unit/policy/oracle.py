@@ -27,7 +27,7 @@ from pinfold.codec.sockaddr import (
     parse,
 )
 from pinfold.policy.access import access_of, possible
-from pinfold.policy.model import REST, Action, Match, PolicyModel, Rule
+from pinfold.policy.model import REST, Match, PolicyModel, Rule
 from pinfold.syscalls.kinds import PATHS, Kind
 from pinfold.syscalls.table import DESCRIPTOR_ROWS, TABLE
 
@@ -129,8 +129,10 @@ def subjects(call: Trapped) -> list[Thing]:
         if name in call.settled:
             continue
         if what in PATHS or (name == "fd" and call.row in DESCRIPTOR_ROWS):
-            for one in call.names.get(name, ()) or (None,):
-                found.append(Thing(name, one, does=does[name], real=call.real.get(name)))
+            found += [
+                Thing(name, one, does=does[name], real=call.real.get(name))
+                for one in call.names.get(name, ()) or (None,)
+            ]
         if what in TO:
             found += addressed(call, name, does.get(name, frozenset()))
     if call.row.name in ("socket", "socketpair"):
@@ -162,29 +164,37 @@ def addressed(call: Trapped, name: str, does: frozenset[str]) -> list[Thing]:
 
 
 def things(address: Any, names: tuple[bytes, ...], group: str) -> list[Thing]:
-    if isinstance(address, Unix):
-        return [Thing(name=name, readings=(Reading(1),)) for name in names or (None,)]
-    if isinstance(address, Abstract):
-        return [Thing(readings=(Reading(1),), abstract=address.name)]
-    if isinstance(address, Unnamed):
-        return [Thing(readings=(Reading(1),))]
-    if isinstance(address, Netlink):
-        return [Thing(readings=(Reading(16),))]
-    if isinstance(address, Vsock):
-        return [Thing(readings=(Reading(40, None, address.port),))]
-    if isinstance(address, Other):
-        return [Thing(readings=(Reading(address.family),))]
-    if isinstance(address, Short):
-        return [Thing(unknown=True)]
-    if isinstance(address, Unspec):
-        found = [Thing(readings=(Reading(0),))]
-        if group in ("bind", "send") and len(address.data) >= 14:
-            inet = parse(b"\2\0" + address.data)
-            found += things(inet, (), group)
-        if group == "send" and len(address.data) >= 22:
-            found += things(parse(b"\x0a\0" + address.data), (), group)
-        return found
-    assert isinstance(address, Inet | Inet6)
+    match address:
+        case Unix():
+            return [Thing(name=name, readings=(Reading(1),)) for name in names or (None,)]
+        case Abstract(name):
+            return [Thing(readings=(Reading(1),), abstract=name)]
+        case Unnamed():
+            return [Thing(readings=(Reading(1),))]
+        case Netlink():
+            return [Thing(readings=(Reading(16),))]
+        case Vsock(_, port):
+            return [Thing(readings=(Reading(40, None, port),))]
+        case Other(family):
+            return [Thing(readings=(Reading(family),))]
+        case Short():
+            return [Thing(unknown=True)]
+        case Unspec():
+            return unspecified(address, group)
+        case _:
+            return hosts_of(address, group)
+
+
+def unspecified(address: Unspec, group: str) -> list[Thing]:
+    found = [Thing(readings=(Reading(0),))]
+    if group in ("bind", "send") and len(address.data) >= 14:
+        found += things(parse(b"\2\0" + address.data), (), group)
+    if group == "send" and len(address.data) >= 22:
+        found += things(parse(b"\x0a\0" + address.data), (), group)
+    return found
+
+
+def hosts_of(address: Inet | Inet6, group: str) -> list[Thing]:
     hosts: list[Any] = [address.host]
     if isinstance(address, Inet6) and address.host.ipv4_mapped is not None:
         hosts = [address.host.ipv4_mapped]
@@ -220,7 +230,7 @@ def first(
     env: list[bytes],
     *,
     vectors_only: bool = False,
-    verbs: tuple[str, ...] = tuple(STRICTNESS) + ("serve",),
+    verbs: tuple[str, ...] = (*STRICTNESS, "serve"),
 ) -> Rule | None:
     for rule in model.rules:
         if rule.action.verb not in verbs:
@@ -252,6 +262,9 @@ def holds(rule: Rule, call: Trapped, thing: Thing, argv: list[bytes], env: list[
     )  # fmt: skip
     needs = any(about_something) or rule.action.path is not None or rule.action.address is not None
     if needs and not thing.argument:
+        return False
+    executes = any(what is Kind.STRINGS for _, what in call.row.arguments)
+    if (match.argv or match.env) and not executes:
         return False
     name = thing.name
     if match.path and not (name is not None and any(matches(one, name) for one in match.path)):
@@ -419,14 +432,20 @@ def redirected(
         if thing.argument not in replace and not runs:
             return Answer("deny", rule.name, "error")
         after += become(call, thing, replace.get(thing.argument))
-    hits = [
-        said(rule, thing)
-        for thing in after
-        if (rule := first(model, call, thing, argv or [b""], env, verbs=("deny", "kill")))
-    ]
-    if hits:
-        return max(hits, key=lambda one: STRICTNESS.index(one.verb))
-    return Answer("redirect", redirects[0][0].name, replace)
+    hit = again(model, call, after, argv or [b""], env)
+    return hit or Answer("redirect", redirects[0][0].name, replace)
+
+
+def again(
+    model: PolicyModel, call: Trapped, after: list[Thing], argv: list[bytes], env: list[bytes]
+) -> Answer | None:
+    bare = bool(call.settled) and not after[0].argument
+    hits = []
+    for thing in after:
+        hit = first(model, call, thing, argv, env, vectors_only=bare, verbs=("deny", "kill"))
+        if hit is not None:
+            hits.append(said(hit, thing))
+    return max(hits, key=lambda one: STRICTNESS.index(one.verb), default=None)
 
 
 def moved(rule: Rule, call: Trapped, thing: Thing) -> Any:

@@ -28,14 +28,15 @@ from pinfold.policy.calls import Verdict
 from pinfold.policy.handlers import Policy
 from pinfold.policy.model import Action, Match, PolicyModel, Rule
 from pinfold.policy.unjudged import UNJUDGED
-from pinfold.policy.view import Call
 from pinfold.syscalls.kinds import Kind
 from tests.unit.policy.trapped import POINTER, trapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from pinfold.policy.calls import Judge, Later, Trapped
+    from pinfold.policy.view import Call
 
 PATIENCE = 30.0
 SOON = 0.05
@@ -89,7 +90,6 @@ class Judging:
 def _no_thread_left() -> Iterator[None]:
     before = set(threading.enumerate())
     yield
-    gc.collect()
     end = time.monotonic() + PATIENCE
     for thread in set(threading.enumerate()) - before:
         thread.join(max(0.0, end - time.monotonic()))
@@ -236,7 +236,7 @@ def test_a_function_comes_back_unchanged() -> None:
 
 
 def test_what_the_judge_wants_to_see() -> None:
-    policy = Policy(rules(rule("deny", on=("connect",), path=("/x",)), real=(b"/y",)))
+    policy = Policy(rules(rule("deny", on=("connect",), path=(b"/x",))))
     policy.on("exec", "kill", "trace")(lambda _: None)
     calls = policy.judge(report=print).calls
     assert calls["execve"] >= {Kind.STRINGS}
@@ -277,17 +277,15 @@ def test_what_the_judge_wants_to_see() -> None:
 @pytest.mark.parametrize("later", [False, True])
 def test_answers(answer: Verdict, verdict: Verdict, later: bool) -> None:
     policy = Policy()
-    if later:
 
-        @policy.on("open")
-        async def f(_: Call) -> Verdict:
-            return answer
-    else:
+    def f(_: Call) -> Verdict:
+        return answer
 
-        @policy.on("open")
-        def f(_: Call) -> Verdict:
-            return answer
+    async def g(_: Call) -> Verdict:
+        return answer
 
+    g.__name__ = "f"
+    policy.on("open")(g if later else f)
     with Judging(policy) as judge:
         found = judge(OPEN)
         assert found._replace(left=frozenset()) == verdict
@@ -345,7 +343,7 @@ def test_wrong_answers_deny(name: str, answer: Any, match: str, later: bool) -> 
     assert report.startswith(verdict.rule)
 
 
-class Odd(Exception):
+class TextlessError(Exception):
     def __str__(self) -> str:
         raise RuntimeError("no text")
 
@@ -354,13 +352,13 @@ RAISED: list[tuple[BaseException, str]] = [
     (ValueError("text"), "raised ValueError: text"),
     (ValueError(), "raised ValueError"),
     (KeyError("x"), "raised KeyError: 'x'"),
-    (ValueError("a\nb\x1b[2J\udcff\ud800"), r"raised ValueError: a\nb\x1b[2J\\udcff\\ud800"),
+    (ValueError("a\nb\x1b[2J\udcff\ud800"), r"raised ValueError: a\nb\x1b[2J\udcff\ud800"),
     (SystemExit(3), "raised SystemExit: 3"),
     (KeyboardInterrupt(), "raised KeyboardInterrupt"),
     (StopIteration(1), ""),
     (GeneratorExit(), ""),
     (asyncio.CancelledError(), "raised CancelledError"),
-    (Odd(), "raised Odd: ?"),
+    (TextlessError(), "raised TextlessError: ?"),
     (ValueError("x" * 5000), "raised ValueError: " + "x" * 299 + "…"),
 ]
 
@@ -371,17 +369,15 @@ def test_exceptions_deny_and_the_judge_goes_on(
     error: BaseException, rule_text: str, later: bool
 ) -> None:
     policy = Policy()
-    if later:
 
-        @policy.on("open", path="/etc/shadow")
-        async def f(_: Call) -> None:
-            raise error
-    else:
+    def f(_: Call) -> None:
+        raise error
 
-        @policy.on("open", path="/etc/shadow")
-        def f(_: Call) -> None:
-            raise error
+    async def g(_: Call) -> None:
+        raise error
 
+    g.__name__ = "f"
+    policy.on("open", path="/etc/shadow")(g if later else f)
     with Judging(policy) as judge:
         for _ in range(3):
             verdict = judge(SHADOW)
@@ -471,6 +467,9 @@ def test_redirects_by_the_call() -> None:
         assert judge(trapped("sendmsg")).action == "deny"
 
 
+anything: Any = pinfold
+
+
 @pytest.mark.parametrize(
     ("make", "match"),
     [
@@ -478,12 +477,12 @@ def test_redirects_by_the_call() -> None:
         (lambda: pinfold.deny(-13), "-13 is no errno"),
         (lambda: pinfold.deny("ENOTHING"), "no error 'ENOTHING'"),
         (lambda: pinfold.deny(True), "not bool"),
-        (lambda: pinfold.deny(1.5), "not float"),
-        (lambda: pinfold.redirect(), "give path, argv, env or address"),
+        (lambda: anything.deny(1.5), "not float"),
+        (pinfold.redirect, "give path, argv, env or address"),
         (lambda: pinfold.redirect(argument="path"), "give path, argv, env or address"),
         (lambda: pinfold.redirect(path="x"), "'x' is not absolute"),
         (lambda: pinfold.redirect(path="/a\0"), "NUL"),
-        (lambda: pinfold.redirect(path=3), "not int"),
+        (lambda: anything.redirect(path=3), "not int"),
         (lambda: pinfold.redirect(argv="ls -l"), "not one text"),
         (lambda: pinfold.redirect(argv=["a\0"]), "NUL"),
         (lambda: pinfold.redirect(env={"A=": ""}), "no name of an environment variable"),
@@ -491,9 +490,9 @@ def test_redirects_by_the_call() -> None:
         (lambda: pinfold.redirect(env={"A": "\0"}), "NUL"),
         (lambda: pinfold.redirect(address="localhost"), "not a socket address"),
         (lambda: pinfold.redirect(address=Inet(IPv4Address(1), 70000)), "does not fit"),
-        (lambda: pinfold.returns("0"), "not str"),
+        (lambda: anything.returns("0"), "not str"),
         (lambda: pinfold.returns(1 << 64), "does not fit a register"),
-        (lambda: pinfold.serve(7), "not int"),
+        (lambda: anything.serve(7), "not int"),
         (lambda: pinfold.inject(-1), "-1 is no descriptor"),
         (lambda: pinfold.inject(True), "not bool"),
     ],
@@ -505,17 +504,20 @@ def test_wrong_verdicts_are_errors_where_they_are_made(
         make()
 
 
-def test_an_injected_file_stays_open_with_its_verdict() -> None:
-    verdict = pinfold.inject(open("/dev/null", "rb"))  # noqa: SIM115 (that is the point)
+def test_an_injected_file_stays_open_with_its_verdict(tmp_path: Path) -> None:
+    (tmp_path / "f").touch()
+
+    def inject() -> Verdict:
+        return pinfold.inject((tmp_path / "f").open("rb"))
+
+    kept = [inject()]
     gc.collect()
-    number = verdict.value
-    assert os.fstat(number)
+    number = int(kept[0].value)
+    assert os.readlink(f"/proc/self/fd/{number}") == str(tmp_path / "f")
     with pytest.warns(ResourceWarning):
-        del verdict
-        gc.collect()
-        # The number is held by this frame still.
-        del number
-        gc.collect()
+        kept.clear()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(number)
 
 
 # What was looked at.
@@ -1145,7 +1147,7 @@ def test_a_judge_keeps_the_handlers_that_were_there() -> None:
         assert judge(OPEN).action == "allow"
 
 
-def test_files_and_texts(tmp_path: Any) -> None:
+def test_files_and_texts(tmp_path: Path) -> None:
     text = 'version = 1\n[[rule]]\non = "open"\npath = "${NAME}"\naction = "deny"\n'
     file = tmp_path / "policy.toml"
     file.write_text(text)

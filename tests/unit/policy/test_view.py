@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any
@@ -97,7 +98,8 @@ def test_two_paths() -> None:
     call = view("renameat", b"/a", (b"/b/x", b"/c"), real={"new_path": b"/c"})
     assert call.path == "/a"
     old, new = call.paths
-    assert (old.name, old.access) == ("/a", {"write"})
+    assert old.name == "/a"
+    assert old.access == {"write"}
     assert (new.name, new.names, new.real) == ("/b/x", ("/b/x", "/c"), "/c")
     assert new.access == {"write", "create"}
     assert call.access == {"write", "create"}
@@ -106,7 +108,8 @@ def test_two_paths() -> None:
 def test_openat2_has_its_flags_in_memory() -> None:
     how = OpenHow(POINTER, 0, os.O_WRONLY, 0o600, 0)
     call = view("openat2", b"/f", values={"how": how})
-    assert (call.flags, call.mode, call.access) == (os.O_WRONLY, 0o600, {"write"})
+    assert (call.flags, call.mode) == (os.O_WRONLY, 0o600)
+    assert call.access == {"write"}
     unreadable = OpenHow(UNREADABLE, -1, 0, 0, 0)
     call = view("openat2", b"/f", values={"how": unreadable})
     for ask in (lambda: call.flags, lambda: call.mode, lambda: call.value("how")):
@@ -163,7 +166,7 @@ def test_addresses(
 @pytest.mark.parametrize("name", ["sendto", "sendmsg"])
 def test_a_send_without_an_address(name: str) -> None:
     call = view(name)
-    assert call.address is call.host is call.port is call.family is None
+    assert [call.address, call.host, call.port, call.family] == [None] * 4
     assert call.path == ""
 
 
@@ -362,10 +365,8 @@ def test_nothing_but_lookup_errors(name: str, how: set[str], asked: str) -> None
     if "unnamed" in how:
         call = call._replace(names={})
     for reader in (READERS[asked], *(lambda c, n=n: c.value(n) for n, _ in call.row.arguments)):
-        try:
+        with contextlib.suppress(LookupError):
             reader(Call(Look(call)))
-        except LookupError as error:
-            assert str(error)
 
 
 @given(st.sampled_from(sorted(TABLE)))
