@@ -94,6 +94,7 @@ class Session:
         warnings: Lines about what is weaker than usual.
         launched: Set when COMMAND's process exists and has its descriptors, or never will.
         started: Set when COMMAND has been executed, or never will be.
+        pid: COMMAND's process, once ``launched`` is set; 0 if there never was one.
 
     Raises:
         PolicyError: A path to confine to does not exist.
@@ -132,6 +133,7 @@ class Session:
         self.launched = threading.Event()
         self.started = threading.Event()
         self._timed_out = False
+        self.pid = 0
         self._pidfd = -1
         self._lock = threading.Lock()
         self._supervisor: Supervisor | None = None
@@ -262,6 +264,7 @@ class Session:
             raise
         try:
             with _Hidden():
+                self.pid = launched.pid
                 self._pidfd = launched.pidfd
                 self.launched.set()
                 self._supervisor = supervisor = Supervisor(

@@ -408,6 +408,28 @@ def test_an_open_file_is_judged_by_its_name(tmp_path: Path) -> None:
     assert (stat.S_IMODE(found.st_mode), found.st_size) == (0o640, 0)
 
 
+@pytest.mark.parametrize("way", ["fchmod", "empty", "null"])
+def test_every_form_about_an_open_file(tmp_path: Path, way: str) -> None:
+    """An empty path with a descriptor is no way around a rule, and NULL is none."""
+    (tmp_path / "file").touch(0o600)
+    script = (
+        "import ctypes, os, sys\n"
+        "c = ctypes.CDLL(None, use_errno=True)\n"
+        "fd = os.open(sys.argv[1], os.O_RDWR)\n"
+        "calls = {'fchmod': (91, fd, 0o640), 'empty': (452, fd, b'', 0o640, 0x1000),\n"
+        "         'null': (280, fd, None, None, 0)}\n"
+        "print(c.syscall(*calls[sys.argv[2]]), ctypes.get_errno())\n"
+    )
+    name = os.fsencode(tmp_path / "file")
+    calls = {name: frozenset[Kind]() for name in ("fchmod", "fchmodat2", "utimensat")}
+
+    def judge(call: Trapped) -> Verdict:
+        return denied("test", errno.EPERM) if (name,) in call.names.values() else ALLOWED
+
+    done = Run((*PYTHON, script, str(tmp_path / "file"), way), only(*calls)(judge), calls=calls)
+    assert done.out == f"-1 {errno.EPERM}\n"
+
+
 def test_command_itself_is_judged() -> None:
     """A policy that denies COMMAND says so."""
     with pytest.raises(LaunchError, match=r"rule: no exec") as raised:

@@ -374,5 +374,11 @@ class _Reports:
 
 
 def _way(error: BaseException) -> list[str]:
-    text = "".join(traceback.format_exception(error))[-_TRACEBACK:]
+    # From the handler on: how it was called says nothing about what is wrong with it.
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_globals.get("__package__") == __package__:
+        trace = trace.tb_next
+    if trace is None and error.__cause__ is None:
+        return []
+    text = "".join(traceback.format_exception(type(error), error, trace))[-_TRACEBACK:]
     return ["  " + escaped(line) for line in text.splitlines()]

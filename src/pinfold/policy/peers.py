@@ -92,7 +92,10 @@ def _port(address: Address | None) -> int:
 
 
 def _abstract(name: bytes) -> bytes:
-    return decodable(random_part(name, temporary=True) or escape(name))
+    # Programs that pass the whole structure have names that end in NUL bytes, which no file can
+    # hold.
+    text = decodable(random_part(name, temporary=True) or escape(name))
+    return text.replace(b"\0", b"?")
 
 
 def _calls(groups: Iterable[str]) -> tuple[str, ...]:

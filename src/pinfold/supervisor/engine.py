@@ -221,12 +221,12 @@ class Engine:
             if failed:
                 return _failed(failed, read.judged, read.others)
         read = read._replace(others=tuple(others.values()))
-        if call.describes >= 0:
+        if not names and call.describes >= 0 and not _unreadable(read):
             failed = self._name_descriptor(task, call, names)
             if failed:
                 return _failed(failed, read.judged, read.others)
         elif call.paths and not names:
-            # It names nothing but an open descriptor, or nothing that the kernel can read.
+            # It asks about an open file, which was judged, or names nothing that can be read.
             return self._made(read)
         seen = [
             Argument(one.argument, *arguments_of[one.argument], one.pinned, one.pointer)
@@ -364,19 +364,24 @@ class Engine:
         return 0
 
     def _name_descriptor(self, task: Task, call: Shape, names: dict[str, tuple[bytes, ...]]) -> int:
-        # A call about an open file is judged by the file's name. Where another task may exchange
-        # the descriptor meanwhile, that is another file which it had open already.
+        # A call that changes an open file is judged by the file's name. Where another task may
+        # exchange the descriptor meanwhile, that is another file which it had open already.
         try:
             name = self._names.of_descriptor(task.tid, as_int(task.registers[call.describes]))
         except OSError as error:
             # The kernel says what it is: closed, or a pipe, which has no name.
             return 0 if error.errno in (errno.EBADF, errno.ENOTDIR) else error.errno or errno.EACCES
-        names[call.row.arguments[0][0]] = (name,)
+        at = call.paths[0].argument if call.paths else 0
+        names[call.row.arguments[at][0]] = (name,)
         return 0
 
 
 _ALL: Final = (1 << 64) - 1
 _NOTHING: Final = Redirect(())
+
+
+def _unreadable(read: Read) -> bool:
+    return any(one.pinned is None for one in read.judged)
 
 
 def _others(task: Task, call: Shape, image: Image) -> tuple[Argument, ...]:

@@ -12,7 +12,7 @@ from pinfold.arch.x86_64 import ARGUMENTS
 from pinfold.supervisor import arguments
 from pinfold.syscalls.kinds import Kind
 from pinfold.syscalls.refused import REFUSED
-from pinfold.syscalls.table import PATH_ROWS, TABLE, Row
+from pinfold.syscalls.table import DESCRIPTOR_ROWS, PATH_ROWS, TABLE, Row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -60,7 +60,8 @@ class Shape(NamedTuple):
     opens: bool
     """Whether it opens a file by path and returns a descriptor of it."""
     describes: int
-    """Register of the descriptor that a call without a path is about, -1 for other calls."""
+    """Register of the descriptor that a call is about if it has no path, or an empty one; -1 for
+    calls that only ask about an open file, or have none."""
     judged: bool = True
     """Whether it is judged, and not only counted."""
 
@@ -98,17 +99,18 @@ def shape(row: Row, kinds: frozenset[Kind]) -> Shape:
         row.name == "sendmmsg",
         row.name in ("execve", "execveat"),
         row.group == "open" and row.name in _OPENS,
-        ARGUMENTS[0] if not paths and _is_about_descriptor(row) else -1,
+        ARGUMENTS[0] if _describes(row) else -1,
     )
 
 
+def _describes(row: Row) -> bool:
+    if row in DESCRIPTOR_ROWS:
+        return True
+    return row.group in _CHANGING and bool(row.arguments) and row.arguments[0][1] is Kind.DIRFD
+
+
+_CHANGING: Final = frozenset({row.group for row in DESCRIPTOR_ROWS})
 _OPENS: Final = frozenset({"open", "openat", "openat2", "creat"})
-_BY_DESCRIPTOR: Final = frozenset({"truncate", "chdir", "chmod", "chown", "xattr"})
-"""Groups with calls that do to an open file what their others do to a named one."""
-
-
-def _is_about_descriptor(row: Row) -> bool:
-    return row.group in _BY_DESCRIPTOR and bool(row.arguments) and row.arguments[0][1] is Kind.FD
 
 
 def with_calls(

@@ -163,12 +163,16 @@ class Names:
     def of_descriptor(self, tid: int, descriptor: int) -> bytes:
         """Returns what a descriptor of a task is open on, as the kernel shows it: a normal name.
 
+        AT_FDCWD stands for its working directory.
+
         A file that has no name any more, or never had one, shows as one ending in `` (deleted)``.
 
         Raises:
             TraceeGone: The task died.
             OSError: It is not open, or open on something that is in no file system.
         """
+        if descriptor == AT_FDCWD:
+            return normalise(self._link(tid, "cwd", errno.ENOENT))
         if descriptor < 0:
             raise NoDirectoryError(errno.EBADF, "no such descriptor")
         return normalise(self._link(tid, f"fd/{descriptor}", errno.EBADF))

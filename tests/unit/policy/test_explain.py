@@ -39,16 +39,16 @@ def section(explanation: Explanation, title: str) -> tuple[str, ...]:
         (
             'on = ["connect", "send"]\nunix = "/run/app/named.sock"\naction = "allow"',
             (
-                "A connect or send that names the Unix socket /run/app/named.sock (or what is below) is"
-                " allowed."
+                "A connect or send that names the Unix socket /run/app/named.sock (or what is"
+                " below) is allowed."
             ),
         ),
         ('on = "open"\naction = "kill"', "An open ends the sandbox."),
         (
             'path = ["/a", "/b/*", "/c"]\naccess = ["write", "create"]\naction = "deny"',
             (
-                "Any call that names /a or /c (or what is below) or /b/* and writes or creates it fails"
-                " with EACCES."
+                "Any call that names /a or /c (or what is below) or /b/* and writes or creates it"
+                " fails with EACCES."
             ),
         ),
         (
@@ -70,18 +70,18 @@ def section(explanation: Explanation, title: str) -> tuple[str, ...]:
             ),
             (
                 'An exec that has the arguments `git "" ...`, sets A, does not set B, sets C to 1*,'
-                " comes from /bin/sh (or what is below) and does not come from the dynamic loader fails"
-                " with EACCES."
+                " comes from /bin/sh (or what is below) and does not come from the dynamic loader"
+                " fails with EACCES."
             ),
         ),
         (
             (
-                'on = "connect"\nfamily = ["inet", 44]\naddress = ["10.0.0.0/8", "::1"]\nport = [80,'
-                ' "90-99"]\naction = "redirect"\nto.address = "[::1]:80"'
+                'on = "connect"\nfamily = ["inet", 44]\naddress = ["10.0.0.0/8", "::1"]\nport ='
+                ' [80, "90-99"]\naction = "redirect"\nto.address = "[::1]:80"'
             ),
             (
-                "A connect that is of the family 44 or inet, has the address 10.0.0.0/8 or ::1 and has"
-                " the port 80 or 90-99 is made with the address inet6:[::1]:80 instead."
+                "A connect that is of the family 44 or inet, has the address 10.0.0.0/8 or ::1 and"
+                " has the port 80 or 90-99 is made with the address inet6:[::1]:80 instead."
             ),
         ),
         (
@@ -153,8 +153,8 @@ def test_limits_and_reach() -> None:
         "Killed after 2.5 seconds.",
         "No core dumps.",
         (
-            "Each process: at most 3 seconds of processor time, 2 GiB of address space, 5 descriptors"
-            " and files of 1000 bytes."
+            "Each process: at most 3 seconds of processor time, 2 GiB of address space, 5"
+            " descriptors and files of 1000 bytes."
         ),
     )
     assert section(found, "What can be reached (Landlock)") == (
@@ -331,7 +331,7 @@ def test_libraries_out_of_reach(top: str, rule: str, lost: bool) -> None:
 _conditions = st.fixed_dictionaries(
     {},
     optional={
-        "on": st.sampled_from(["open", "creat", "openat"]),
+        "on": st.sampled_from(["open", "openat2", "openat"]),
         "path": st.sampled_from(["/", "/a", "/a/b", "/a/*", "**"]),
         "exact": st.sampled_from(["/a", "/a/b"]),
         "program": st.sampled_from(["/p", "/p/q"]),

@@ -363,6 +363,7 @@ def test_what_was_not_found_is_not_found_again() -> None:
         Inet6(IPv6Address("::"), 80),
         Inet6(IPv6Address("::ffff:10.0.0.1"), 80),
         Abstract(b"app-\xff"),
+        Abstract(b"padded" + bytes(20)),
         Netlink(0, 1),
         Unspec(),
         Unspec(bytes(14)),
