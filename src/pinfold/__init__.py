@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pinfold.aio import AsyncPopen
     from pinfold.errors import (
         AuditError,
         InternalError,
@@ -31,25 +32,31 @@ if TYPE_CHECKING:
     from pinfold.pins.pin import Pin
     from pinfold.policy.calls import Verdict
     from pinfold.policy.handlers import Policy
+    from pinfold.policy.model import Limits
     from pinfold.policy.verdicts import allow, deny, inject, kill, redirect, returns, serve
     from pinfold.policy.view import Call
-    from pinfold.sandbox import CompletedRun, run
+    from pinfold.popen import CompletedRun, Popen
+    from pinfold.sandbox import Sandbox, run
     from pinfold.tracee.loader import from_loader
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "AsyncPopen": "aio",
     "AuditError": "errors",
     "Call": "policy.view",
-    "CompletedRun": "sandbox",
+    "CompletedRun": "popen",
     "InternalError": "errors",
     "LaunchError": "errors",
+    "Limits": "policy.model",
     "Listener": "listener",
     "Notification": "listener",
     "Pin": "pins.pin",
     "PinfoldError": "errors",
     "Policy": "policy.handlers",
     "PolicyError": "errors",
+    "Popen": "popen",
+    "Sandbox": "sandbox",
     "Supervised": "handover",
     "UnsupportedError": "errors",
     "Verdict": "policy.calls",
@@ -71,17 +78,21 @@ _HOME = {
 }
 
 __all__ = [
+    "AsyncPopen",
     "AuditError",
     "Call",
     "CompletedRun",
     "InternalError",
     "LaunchError",
+    "Limits",
     "Listener",
     "Notification",
     "Pin",
     "PinfoldError",
     "Policy",
     "PolicyError",
+    "Popen",
+    "Sandbox",
     "Supervised",
     "UnsupportedError",
     "Verdict",

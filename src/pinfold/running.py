@@ -67,7 +67,7 @@ class Running:
     @property
     def pid(self) -> int:
         """The command's process id; known when ``await_start`` has returned."""
-        return int(getattr(self._session, "pid", 0))
+        return self._session.pid
 
     @property
     def started(self) -> threading.Event:

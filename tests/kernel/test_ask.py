@@ -14,7 +14,7 @@ import pytest
 
 from pinfold.cli.question import question
 from pinfold.codec.sockaddr import Abstract, Inet, Unix
-from tests.kernel.support import PATIENCE, Terminal
+from tests.kernel.support import PATIENCE, PINFOLD, Terminal, pinfold
 from tests.programs import ROOT
 from tests.unit.policy.trapped import trapped
 
@@ -38,6 +38,9 @@ class Asking(Terminal):
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         module = [sys.executable, "-m", "tests.kernel.asking"]
         super().__init__([*module, scenario, self.answers, self._go], environment)
+
+    def __enter__(self) -> Asking:
+        return self
 
     def go(self) -> None:
         """Lets the process go on."""
@@ -128,7 +131,7 @@ def test_interrupts_deny_and_are_passed_on(tmp_path: Path) -> None:
 
 def test_what_was_typed_before_is_no_answer(tmp_path: Path) -> None:
     with Asking("early", tmp_path) as terminal:
-        terminal.expect(r"^ready$")
+        terminal.expect(r"^ready\n")
         terminal.send("a\ny\n")
         # Its echo says that the terminal has it.
         terminal.expect(r"^a\ny$")
@@ -174,7 +177,8 @@ def test_nobody_is_asked_from_the_background(tmp_path: Path) -> None:
 
 def test_nobody_is_asked_without_a_terminal(tmp_path: Path) -> None:
     told = tmp_path / "told"
-    command = ["setsid", "--wait", sys.executable, "-m", "tests.kernel.asking", "nowhere", told]
+    module = [sys.executable, "-m", "tests.kernel.asking"]
+    command = ["setsid", "--wait", *module, "nowhere", str(told)]
     subprocess.run(command, check=True, cwd=ROOT, timeout=PATIENCE, stdin=subprocess.DEVNULL)
     assert told.read_text() == "opened False\n"
 
@@ -228,6 +232,62 @@ def test_the_terminal_hangs_up(tmp_path: Path) -> None:
         assert terminal.process.wait(PATIENCE) == 0
     told = terminal.answers.read_text().splitlines()
     assert [line.split()[:2] for line in told] == [["deny", "13"], ["deny", "13"], ["over"]]
+
+
+POLICY = """
+version = 1
+[[rule]]
+name = "other programs"
+on = "exec"
+path = "/usr/bin/[ei]*"
+action = "ask"
+[[rule]]
+name = "files"
+on = "open"
+path = "{}"
+action = "ask"
+"""
+
+
+def test_a_whole_run(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text(POLICY.format(tmp_path))
+    (tmp_path / "file").write_text("content")
+    script = f"/usr/bin/env true; echo $?; cat {tmp_path}/file; echo; cat {tmp_path}/file; echo end"
+    with Terminal([*PINFOLD, "--policy", policy, "--", "sh", "-c", script]) as terminal:
+        terminal.expect(r"^pinfold: other programs asks: may /usr/bin/\w+ \(process \d+\) make")
+        terminal.expect(r"^pinfold:   path: /usr/bin/env \(exec, read\)$")
+        terminal.expect(r'^pinfold:   argv: \["/usr/bin/env", "true"\]$')
+        terminal.expect(PROMPT)
+        terminal.send("n\n")
+        terminal.expect(r"^126$")
+        terminal.expect(r"^pinfold: files asks: may /usr/bin/cat \(process \d+\) make")
+        terminal.expect(PROMPT)
+        terminal.send("a\n")
+        terminal.expect(r"^content$")
+        terminal.expect(r"^contentend$")
+        assert terminal.status() == 0
+
+
+def test_a_whole_run_that_is_interrupted(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text(POLICY.format(tmp_path))
+    script = f"trap 'echo caught' INT; cat {tmp_path}/file; echo $?; exit 5"
+    with Terminal([*PINFOLD, "--policy", policy, "--", "sh", "-c", script]) as terminal:
+        terminal.expect(PROMPT)
+        terminal.send("\x03")
+        terminal.expect(r"^pinfold: denied: interrupted$")
+        terminal.expect(r"^caught$")
+        assert terminal.status() == 5
+
+
+def test_a_whole_run_without_anybody(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text(POLICY.format(tmp_path))
+    (tmp_path / "file").touch()
+    done = pinfold("--policy", policy, "--", "cat", tmp_path / "file", start_new_session=True)
+    assert done.returncode == 1
+    assert "Permission denied" in done.stderr
 
 
 def test_questions_that_are_the_same() -> None:

@@ -68,7 +68,8 @@ def shown(policy: Policy, *paths: str | Path, **options: Any) -> list[str]:
     """Returns what a program finds in files under a policy."""
     done = run(policy, *PYTHON, TRY, *paths, **options)
     assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    lines: list[str] = done.stdout.splitlines()
+    return lines
 
 
 @pytest.fixture
@@ -97,13 +98,14 @@ def wrap(request: pytest.FixtureRequest) -> Callable[[Callable[[Call], Any]], Ca
 
 def test_files(files: Path, wrap: Any) -> None:
     policy = Policy()
+    secret = os.open(files / "secret", os.O_RDONLY)
     answers: dict[str, Callable[[Call], Verdict]] = {
         "allow": lambda call: call.allow(),
         "deny": lambda call: call.deny(errno.ENOENT),
         "redirect": lambda call: call.redirect(path=files / "two"),
         "late": lambda _: pinfold.redirect(path=files / "two"),
         "serve": lambda call: call.serve(f"served for {call.access}"),
-        "inject": lambda call: call.inject((files / "secret").open("rb")),
+        "inject": lambda call: call.inject(secret),
         "return": lambda call: call.returns(-errno.EXDEV),
     }
     for name in answers:
@@ -118,6 +120,7 @@ def test_files(files: Path, wrap: Any) -> None:
         "secret",
         "EXDEV",
     ]
+    os.close(secret)
 
 
 def test_kill(files: Path, wrap: Any) -> None:
@@ -207,8 +210,6 @@ def test_a_failing_handler_denies_and_the_run_goes_on(
     assert done.returncode == 0
     assert done.denied == 3
     rules = [one["rule"] for one in done.audit or () if one["verdict"] == "deny"]
-    who = "handler " + ("<lambda>" if "answered" in rules[1].split("handler ")[0] else "")
-    assert all(rule.startswith(who) for rule in rules)
     assert "raised MissingError: open" in rules[0]
     assert "answered wrongly: str is neither a verdict nor None" in rules[1]
     assert rules[2].endswith("raised SystemExit: 3")
@@ -217,9 +218,7 @@ def test_a_failing_handler_denies_and_the_run_goes_on(
 
 def test_what_the_program_cannot_pass_is_its_own_fault(caplog: pytest.LogCaptureFixture) -> None:
     policy = Policy()
-    policy.on("connect", "exec", "open")(
-        lambda call: call.deny() if "secret" in (call.path or "".join(call.value("argv"))) else None
-    )
+    policy.on("connect", "open")(lambda call: call.deny() if "secret" in call.path else None)
     policy.on("exec")(lambda call: call.deny() if "x" in call.argv else None)
     script = (
         "import ctypes, errno\n"

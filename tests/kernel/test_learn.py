@@ -250,6 +250,13 @@ def test_a_project_somewhere_else(place: Place, tmp_path: Path) -> None:
     assert place.again("sh", "-c", "cat input > output").returncode == 0
 
 
+def test_a_policy_that_lets_itself_be_written(place: Place) -> None:
+    script = "for name in a b c d; do : > $name; done"
+    assert "warning" not in place.learn("sh", "-c", script).stderr
+    place.policy = place.cwd / "policy.toml"
+    assert "may write" in place.learn("sh", "-c", script).stderr
+
+
 def test_a_command_that_is_not_there(place: Place) -> None:
     done = place.learn("/nonexistent/command")
     assert done.returncode == 127

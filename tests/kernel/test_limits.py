@@ -9,7 +9,6 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-import pinfold
 from pinfold.policy.model import Limits
 from pinfold.sandbox import Sandbox
 from tests.kernel.support import PATIENCE, execute
@@ -18,6 +17,7 @@ from tests.programs import ROOT
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pinfold
     from tests.kernel.support import User
 
 MIB: Final = 1 << 20
@@ -81,15 +81,18 @@ def test_memory() -> None:
     assert "MemoryError" in done.stderr
 
 
-def test_memory_below_what_a_pin_takes() -> None:
-    # There is no room for the pin: each call that is to be judged fails, and of those are the
-    # loader's opens the first. Where no call is judged, the program has room enough.
-    limits = Limits(memory=8 * MIB)
-    command = ["/bin/sh", "-c", "echo x"]
-    assert Sandbox(limits=limits).run(command, capture_output=True).stdout == b"x\n"
-    done = run(limits, command)
-    assert (done.returncode, done.stdout) == (127, "")
-    assert "Cannot allocate memory" in done.stderr
+def test_the_pin_is_part_of_the_memory() -> None:
+    # What is just enough for a program alone is not enough with the pin, which takes 1 MiB.
+    def outcome(deny: tuple[str, ...], memory: int) -> tuple[int, bytes]:
+        box = Sandbox(deny=deny, limits=Limits(memory=memory))
+        done = box.run(["/bin/sh", "-c", "echo x"], capture_output=True, timeout=PATIENCE)
+        return done.returncode, done.stdout
+
+    least = next(
+        size for size in range(MIB, 64 * MIB, MIB // 4) if outcome((), size) == (0, b"x\n")
+    )
+    assert outcome(TRAP, least) == (127, b"")
+    assert outcome(TRAP, least + MIB + MIB // 4) == (0, b"x\n")
 
 
 def test_memory_that_the_program_has_used_up() -> None:
@@ -137,14 +140,17 @@ def test_file_size(tmp_path: Path) -> None:
     assert (tmp_path / "f").stat().st_size == 4096
 
 
-def test_core(tmp_path: Path) -> None:
+def test_a_limit_cannot_be_raised() -> None:
+    # Not by root either: the capability for that is not among those that a command keeps.
     code = (
-        "import resource, os\nprint(resource.getrlimit(resource.RLIMIT_CORE))\n"
-        "try: resource.setrlimit(resource.RLIMIT_CORE, (1, 1))\n"
-        "except (OSError, ValueError): print('no')"
+        "import resource\n"
+        "for number, now in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_NOFILE, 50)):\n"
+        "    assert resource.getrlimit(number) == (now, now)\n"
+        "    try: resource.setrlimit(number, (now + 1, now + 1))\n"
+        "    except (OSError, ValueError): print('no')"
     )
-    done = run(Limits(core=0), [sys.executable, "-c", code], cwd=tmp_path)
-    assert done.stdout.splitlines()[0] == "(0, 0)"
+    done = run(Limits(core=0, files=50), [sys.executable, "-c", code])
+    assert (done.stdout, done.stderr) == ("no\nno\n", "")
 
 
 def test_limits_without_any_rule() -> None:

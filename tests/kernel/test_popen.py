@@ -443,24 +443,26 @@ def test_threads_and_many_at_once(start: Any) -> None:
         assert list(pool.map(one, range(20))) == [b"%d" % number for number in range(20)]
 
 
-def test_interrupted(start: Any) -> None:
+@pytest.mark.parametrize("talk", [False, True])
+def test_interrupted(start: Any, talk: bool) -> None:
     # A signal handler that raises while we wait: the wait ends, and can be begun again.
-    def raise_alarm(*_: object) -> None:
-        raise InterruptedError
+    def interrupt(*_: object) -> None:
+        raise KeyError
 
-    before = signal.signal(signal.SIGALRM, raise_alarm)
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    process = start(["sleep", "300"], stdin=PIPE, stdout=PIPE, stderr=PIPE)
+    sender = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR1))
+    sender.start()
     try:
-        with start(["sleep", "300"], stdin=PIPE, stdout=PIPE, stderr=PIPE) as process:
-            for wait in (process.wait, process.communicate):
-                signal.setitimer(signal.ITIMER_REAL, 0.2)
-                with pytest.raises(InterruptedError):
-                    # Input that is left open would be closed by an empty one.
-                    wait() if wait == process.wait else process.communicate(b"x" * BIG)
+        with process:
+            with pytest.raises(KeyError):
+                process.communicate(b"x" * BIG) if talk else process.wait()
+            sender.join()
             process.kill()
             process.communicate(timeout=PATIENCE)
+            assert process.returncode == -signal.SIGKILL
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGUSR1, before)
 
 
 # What only pinfold promises.

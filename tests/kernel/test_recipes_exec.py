@@ -181,7 +181,7 @@ def test_pager(repository: Place) -> None:
         assert terminal.status() == 0
     assert terminal.seen == "first\n"
     (record,) = repository.records(verdict="redirect")
-    assert record["args"]["argv"] == ["/usr/bin/git", "--no-pager", *map(str, git[1:])]
+    assert record["args"]["argv"] == ["git", "--no-pager", *map(str, git[1:])]
 
 
 def test_environment(here: Place) -> None:
@@ -191,7 +191,7 @@ def test_environment(here: Place) -> None:
         "libc = ctypes.CDLL(None)\n"
         "vector = lambda *of: (ctypes.c_char_p * (len(of) + 1))(*of, None)\n"
         "libc.execve(b'/usr/bin/env', vector(b'env'),\n"
-        "            vector(b'LD_PRELOAD=a', b'B=c', b'LD_PRELOAD=b', b'HTTP_PROXY=x', b'HTTP_PROXY'))\n"
+        "            vector(b'LD_PRELOAD=a', b'B=c', b'LD_PRELOAD=b', b'HTTP_PROXY=x', b'HTTP'))\n"
     )
     title = "Another environment"
     proxy = "http://127.0.0.1:3128"

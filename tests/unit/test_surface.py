@@ -11,17 +11,21 @@ import pytest
 import pinfold
 
 NAMES = [
+    "AsyncPopen",
     "AuditError",
     "Call",
     "CompletedRun",
     "InternalError",
     "LaunchError",
+    "Limits",
     "Listener",
     "Notification",
     "Pin",
     "PinfoldError",
     "Policy",
     "PolicyError",
+    "Popen",
+    "Sandbox",
     "Supervised",
     "UnsupportedError",
     "Verdict",

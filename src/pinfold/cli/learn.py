@@ -105,6 +105,8 @@ def command(
     )
     for note in _notes(found, learned):
         complain(f"warning: {note}")
+    if output is not None and _writes(learned, output):
+        complain(f"warning: under this policy the program may write {output} itself; move it")
     if status:
         complain(
             f"warning: COMMAND ended with status {status}; the policy covers what it did until then"
@@ -304,6 +306,22 @@ def _notes(found: Sequence[_Watch], learned: Learned) -> list[str]:
             "it did more different things than are noted; the policy covers the first ones"
         )
     return notes
+
+
+def _writes(learned: Learned, path: str) -> bool:
+    # Whether the next run could change the policy of the one after it.
+    from pinfold.policy.globs import GlobSet  # noqa: PLC0415 (after the run)
+
+    names = {normalise(os.path.abspath(os.fsencode(path))), os.path.realpath(os.fsencode(path))}
+    return any(
+        not rule.match.access
+        and "openat" in rule.match.on
+        and (
+            not names.isdisjoint(rule.match.exact)
+            or any(GlobSet(rule.match.path).match(name) >= 0 for name in names)
+        )
+        for rule in learned.model.rules
+    )
 
 
 def _text(learned: Learned, place: Place, when: str) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from pinfold.audit.record import Entry
+    from pinfold.cli.ask import TerminalAsker
     from pinfold.launch.spawn import Command
     from pinfold.policy.calls import Judge
 
@@ -134,7 +135,7 @@ def command(
     for source, target in pairs:
         if not os.path.lexists(target):
             say(f"{os.fsdecode(target)} does not exist (mapped from {os.fsdecode(source)})")
-    model, judge = _policy(files)
+    model, judge, asker = _policy(files)
     if dry_run:
         complain(_DRY)
     limits = Limits(
@@ -142,7 +143,10 @@ def command(
         [] if dry_run else [*(os.fsencode(path) for path in rw), *model.rw],
         keep_caps,
     )
-    with _logging(audit, model, argv, cwd, rules, dry=dry_run) as log:
+    with (
+        _logging(audit, model, argv, cwd, rules, dry=dry_run) as log,
+        contextlib.closing(asker) if asker is not None else contextlib.nullcontext(),
+    ):
 
         def session(given: Command, **callbacks: Any) -> Session:
             return Session(
@@ -242,18 +246,16 @@ class _Log:
         self.writer.finish({"reason": reason, "exit": status})
 
 
-def _policy(files: Sequence[str]) -> tuple[PolicyModel, Judge | None]:
+def _policy(files: Sequence[str]) -> tuple[PolicyModel, Judge | None, TerminalAsker | None]:
     if not files:
-        return PolicyModel(), None
+        return PolicyModel(), None, None
     # Here, since most runs that are to feel instant have no policy file.
     from pinfold.cli.ask import TerminalAsker  # noqa: PLC0415
     from pinfold.policy.handlers import Policy  # noqa: PLC0415
 
     policy = Policy.load(*files)
-    return policy.model, policy.judge(
-        ask=TerminalAsker.open(policy.model.handler_seconds) if _asks(policy.model) else None,
-        report=complain,
-    )
+    asker = TerminalAsker.open(policy.model.handler_seconds) if _asks(policy.model) else None
+    return policy.model, policy.judge(ask=asker, report=complain), asker
 
 
 def _asks(model: PolicyModel) -> bool:

@@ -139,7 +139,8 @@ class Runner:
                         self._stop_until = time.monotonic() + _PATIENCE
                     if session.stopped:
                         self._stop_with_command(info.si_signo)
-                if info.si_code != _SI_KERNEL:
+                # The process group has it already where a terminal, or `cli.ask`, sent it.
+                if info.si_code != _SI_KERNEL and info.si_pid != os.getpid():
                     session.signal(info.si_signo)
 
     def _stop_with_command(self, _number: int) -> None:

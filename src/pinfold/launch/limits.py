@@ -9,9 +9,10 @@ address space, which RLIMIT_AS counts: 64 MiB would be exceeded already, Python 
 allocate what it reports errors with, and the pin for the exec's own arguments could not be mapped.
 Nor before the exec from outside, for the second reason.
 
-A pin is part of the program's address space: 8 MiB for each size of slot that it needs, and for a
-moment one descriptor. A program that is left less than that, by a limit or because it uses it up,
-has its trapped calls fail with ENOMEM or EMFILE.
+A pin is part of the program's address space: 1 MiB, as much again for each of two sizes of longer
+arguments, 8 MiB for the largest (``pins.arena``); and for a moment it takes a descriptor. A program
+that is left less than that, by a limit or because it has used it up, has its trapped calls fail
+with ENOMEM or EMFILE.
 """
 
 from __future__ import annotations

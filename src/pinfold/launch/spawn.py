@@ -29,12 +29,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import gc
 import os
 import signal
 import socket
 import struct
-import warnings
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 from pinfold.errors import LaunchError, UnsupportedError
@@ -158,7 +156,7 @@ def launch(
     paths = candidates(command.argv[0], command.env)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        pid = _fork()
+        pid = process.fork()
         if pid == 0:
             _child(command, program, flags, confine, kept, theirs.detach(), paths)
         theirs.close()
@@ -178,22 +176,6 @@ def launch(
         theirs.close()
         raise
     return Launched(pid, pidfd, listener, ours, paths)
-
-
-def _fork() -> int:
-    # The child is to start with collection off: its first allocation could set it off.
-    collecting = gc.isenabled()
-    gc.disable()
-    pid = -1
-    try:
-        with warnings.catch_warnings():
-            # It is about other threads; see the head of the module for what the child leaves out.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            pid = os.fork()
-    finally:
-        if collecting and pid != 0:
-            gc.enable()
-    return pid
 
 
 def exec_failure(launched: Launched, denied: str | None) -> LaunchError:

@@ -185,7 +185,7 @@ class _Inquiry:
 
     def steps(self) -> Generator[Step, Any, Verdict | Later]:
         unclear = _meanings(self._call)
-        if prod(map(len, unclear.values())) > MEANINGS:
+        if unclear and prod(map(len, unclear.values())) > MEANINGS:
             return denied("handlers: its arguments can mean too many things", EPERM)
         verdicts: list[Verdict] = []
         undecided = False
@@ -210,6 +210,9 @@ class _Inquiry:
 
     def _each(self, unclear: Mapping[str, tuple[bytes | Address, ...]]) -> Iterator[Look]:
         # The ways to read the call. The first is enough when nobody has looked at what is unclear.
+        if not unclear:
+            yield self._look({})
+            return
         ways = _ways(unclear)
         yield self._look(next(ways))
         if self._looked.isdisjoint(name for name, found in unclear.items() if len(found) > 1):

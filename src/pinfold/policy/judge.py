@@ -37,7 +37,7 @@ from pinfold.policy.redirect import Redirection, changed
 from pinfold.policy.replace import replacement
 from pinfold.policy.rules import ALLOW, DENY, REDIRECT
 from pinfold.policy.unjudged import UNJUDGED
-from pinfold.syscalls.kinds import Kind
+from pinfold.syscalls.kinds import PATHS, PINNED, Kind
 from pinfold.syscalls.refused import REFUSED
 from pinfold.syscalls.table import TABLE
 
@@ -99,6 +99,8 @@ class _Scope(NamedTuple):
     vectors: bool
     """Whether one needs argv or the environment."""
     redirects: bool
+    asks: bool
+    """Whether one asks a person, who is shown all that is pinned."""
     plain: bool
     """Whether all depend on names, access and the program alone."""
 
@@ -230,6 +232,7 @@ class RuleJudge:
             any(rules[at].program for at in numbers),
             vectors,
             bool(redirections),
+            any(rules[at].rank == _ASKS for at in numbers),
             not vectors and all(model.rules[at].match.loader is None for at in numbers),
         )
 
@@ -444,6 +447,8 @@ def _kinds(plan: _Plan) -> frozenset[Kind]:
     kinds |= {kind for _, kind in plan.call.row.arguments if kind is Kind.OPEN_HOW}
     if plan.scope.vectors and plan.call.vectors:
         kinds.add(Kind.STRINGS)
+    if plan.scope.asks or plan.default.rank == _ASKS:
+        kinds |= {kind for _, kind in plan.call.row.arguments if kind in PINNED - PATHS}
     return frozenset(kinds)
 
 

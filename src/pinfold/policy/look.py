@@ -15,7 +15,7 @@ part of a slot; what is left cannot be had any more. Nothing here ever reads the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pinfold.codec.message import Message
 from pinfold.codec.openhow import OpenHow
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from pinfold.codec.sockaddr import Address
     from pinfold.policy.calls import Argument, Trapped
+    from pinfold.syscalls.table import Row
 
     T = TypeVar("T")
 
@@ -106,11 +107,7 @@ class Look:
         These are paths, addresses, which may be a Unix socket's, and the descriptor of a call that
         does to an open file what its group does to a named one.
         """
-        row = self.trapped.row
-        found = tuple(known for known, kind in row.arguments if kind in PATHS or kind in ADDRESSES)
-        if not found and row.group in _BY_DESCRIPTOR and row.arguments[0][1] is Kind.FD:
-            return (row.arguments[0][0],)
-        return found
+        return self._traits().names
 
     def subjects(self) -> Iterator[tuple[str, bytes]]:
         """Yields arguments and what they name, apart from those that ``--map`` has settled."""
@@ -295,17 +292,27 @@ class Look:
 
     def _note(self, name: str) -> None:
         self.looked.add(name)
-        if self.kind(name) in PATHS:
+        how = self._traits().how
+        if how is not None and self.kind(name) in PATHS:
             # How a path is walked decides what it names (RESOLVE_IN_ROOT).
-            for known, kind in self.trapped.row.arguments:
-                if kind is Kind.OPEN_HOW:
-                    self.looked.add(known)
+            self.looked.add(how)
+
+    def _traits(self) -> _Traits:
+        row = self.trapped.row
+        found = _TRAITS.get(row.name)
+        if found is None:
+            found = _TRAITS[row.name] = _traits(row)
+        return found
 
     def _check_path(self, argument: str) -> None:
         self._note(argument)
-        if self.argument(argument) is not None or argument in self.trapped.names:
+        if argument in self.trapped.names:
             return
         kind = self.kind(argument)
+        if kind in ADDRESSES:
+            self.address_of(argument)
+        elif self.argument(argument) is not None:
+            return
         if kind in PATHS and not (kind in NULLABLE and self.register(argument) == 0):
             raise self._unreadable(argument)
 
@@ -313,6 +320,25 @@ class Look:
         return MissingError(
             f"{self.trapped.row.name}: the program's {name} cannot be read", faulted=True
         )
+
+
+class _Traits(NamedTuple):
+    # What is the same for all calls of a name.
+    names: tuple[str, ...]
+    """Arguments that can name something."""
+    how: str | None
+    """The argument that says how a path is walked."""
+
+
+_TRAITS: Final[dict[str, _Traits]] = {}
+
+
+def _traits(row: Row) -> _Traits:
+    names = tuple(known for known, kind in row.arguments if kind in PATHS or kind in ADDRESSES)
+    if not names and row.group in _BY_DESCRIPTOR and row.arguments[0][1] is Kind.FD:
+        names = (row.arguments[0][0],)
+    hows = [known for known, kind in row.arguments if kind is Kind.OPEN_HOW]
+    return _Traits(names, hows[0] if hows else None)
 
 
 def _number(kind: Kind | None, register: int) -> int:

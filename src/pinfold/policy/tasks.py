@@ -248,6 +248,7 @@ class Waiting:
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
         """Starts the task. In the loop's thread."""
         if self._over:
+            self._tasks.leave(self)
             self._discard()
             return
         self._task = loop.create_task(self._run())

@@ -1,13 +1,13 @@
-"""Strategies for policies and calls over few words, so that rules often hold."""
+"""Policies and calls over few words, so that rules often hold, drawn with a ``random.Random``.
+
+Of hypothesis's own choices (``st.randoms``) they shrink; of a seed they are made quickly.
+"""
 
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_network
-from typing import TYPE_CHECKING, Any
-
-from hypothesis import strategies as st
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pinfold.codec.sockaddr import (
     Abstract,
@@ -26,172 +26,160 @@ from pinfold.policy.calls import ASK, KILL, RETURN, SERVE
 from pinfold.policy.model import ACCESS, FAMILIES, REST, Action, Match, PolicyModel, Rule
 from pinfold.policy.rules import ALLOW, DENY, REDIRECT
 from pinfold.policy.unjudged import UNJUDGED
-from pinfold.syscalls.groups import DESCRIPTIONS, GROUPS
-from pinfold.syscalls.numbers import X86_64
+from pinfold.syscalls.groups import GROUPS
 from pinfold.syscalls.table import TABLE
 
 from .trapped import trapped
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from random import Random
+
     from pinfold.policy.calls import Trapped
+
+T = TypeVar("T")
 
 NAMES = [b"/", b"/a", b"/a/b", b"/a/b/c", b"/b", b"/run/s", b"/bin/git", b"/usr/bin/git"]
 GLOBS = [*NAMES[:6], b"/a/*", b"/a/**", b"**/b", b"**", b"/[ab]", b"/bin/*", b"/run/*"]
 WORDS = [b"git", b"push", b"-f", b"x", b""]
 PROGRAMS = [b"/bin/git", b"/bin/sh", b"", b"/usr/bin/python3"]
-EXEMPT = ["getrandom", "kill", "socketpair"]
 COMMON = ["open", "rename", "linkat", "execve", "connect", "sendto", "sendmsg", "bind", "socket"]
-
-names = st.sampled_from(NAMES)
-globs = st.lists(st.sampled_from(GLOBS), max_size=2).map(tuple)
-calls = st.one_of(st.sampled_from(COMMON), st.sampled_from(sorted({*TABLE, *EXEMPT})))
-
-
-def often_empty(some: st.SearchStrategy[Any], empty: Any = ()) -> st.SearchStrategy[Any]:
-    return st.one_of(st.just(empty), st.just(empty), st.just(empty), some)
-
-
-on = st.one_of(
-    st.just(()),
-    st.sampled_from(sorted(GROUPS)).map(lambda group: GROUPS[group]),
-    st.lists(calls, min_size=1, max_size=3, unique=True).map(tuple),
-)
-networks = st.lists(
-    st.sampled_from(
-        ["127.0.0.0/8", "10.0.0.0/8", "0.0.0.0/0", "::1", "::/0", "::ffff:10.0.0.0/104", "10.0.0.1"]
-    ).map(ip_network),
-    min_size=1,
-    max_size=2,
-).map(tuple)
-patterns = st.lists(
-    st.sampled_from([b"git", b"*", b"push", b"-f", b"/bin/git", REST, REST]), min_size=1, max_size=4
-).map(tuple)
-matches: st.SearchStrategy[Match] = st.builds(
-    Match,
-    on=on,
-    path=often_empty(globs),
-    exact=often_empty(st.lists(names, max_size=2).map(tuple)),
-    real=often_empty(globs),
-    access=often_empty(st.frozensets(st.sampled_from(ACCESS)), frozenset()),
-    argv=often_empty(st.lists(patterns, max_size=2).map(tuple)),
-    env=often_empty(
-        st.lists(
-            st.tuples(
-                st.sampled_from([b"A", b"B"]),
-                st.one_of(st.booleans(), st.sampled_from([b"1", b"*", b"1*"])),
-            ),
-            max_size=2,
-        ).map(tuple)
-    ),
-    family=often_empty(
-        st.frozensets(st.one_of(st.sampled_from(FAMILIES), st.just(31)), max_size=2), frozenset()
-    ),
-    networks=often_empty(networks),
-    ports=often_empty(st.just(((80, 80), (1000, 2000)))),
-    unix=often_empty(globs),
-    abstract=often_empty(st.just((b"app*",))),
-    program=often_empty(st.just((b"/bin/**",))),
-    loader=st.sampled_from([None, None, None, True, False]),
-)
-targets = st.sampled_from([b"/b", b"/a/b", b"/new", b"/", b"/" + b"x" * 120])
-hosts = st.sampled_from(["127.0.0.1", "0.0.0.0", "10.0.0.1", "9.9.9.9"]).map(IPv4Address)
-hosts6 = st.sampled_from(["::", "::1", "::ffff:10.0.0.1", "::ffff:0.0.0.0", "2001:db8::1"]).map(
-    IPv6Address
-)
-ports = st.sampled_from([0, 80, 1500])
-addresses: st.SearchStrategy[Address] = st.one_of(
-    st.builds(Inet, hosts, ports),
-    st.builds(Inet6, hosts6, ports),
-    st.sampled_from([b"/a", b"/run/s"]).map(Unix),
-    st.sampled_from([b"app", b"x", b"\0\xff"]).map(Abstract),
-    st.just(Unnamed()),
-    st.builds(Netlink, st.just(0), st.just(1)),
-    st.builds(Vsock, st.just(2), st.sampled_from([80, 1 << 31])),
-    st.binary(max_size=30).map(Unspec),
-    st.builds(Unspec, st.just(b"\0\x50" + IPv4Address("10.0.0.1").packed + bytes(24))),
-    st.builds(Other, st.sampled_from([17, 31]), st.binary(max_size=8)),
-    st.sampled_from([b"", b"\1", b"\2\0", b"\2\0" + bytes(8)]).map(Short),
-)
-targets_of_addresses: st.SearchStrategy[Address] = st.one_of(
-    st.builds(Inet, hosts, ports), st.sampled_from([b"/a", b"/run/s"]).map(Unix)
-)
-redirects = st.builds(
-    Action,
-    verb=st.just(REDIRECT),
-    path=st.one_of(st.none(), targets, targets),
-    argv=st.one_of(st.none(), st.lists(st.sampled_from([*WORDS, REST]), max_size=3).map(tuple)),
-    set_env=often_empty(st.just(((b"A", b"2"),))),
-    unset_env=often_empty(st.just((b"B",))),
-    address=st.one_of(st.none(), targets_of_addresses),
-)
-actions = st.one_of(
-    st.just(Action(ALLOW)),
-    st.sampled_from([1, 13]).map(lambda number: Action(DENY, number)),
-    st.just(Action(KILL)),
-    st.just(Action(ASK)),
-    st.builds(Action, st.just(RETURN), value=st.sampled_from([0, 5])),
-    st.builds(Action, st.just(SERVE), data=st.just(b"text")),
-    redirects,
-    redirects,
-)
-defaults = st.dictionaries(
-    st.sampled_from(["*", *DESCRIPTIONS]),
-    st.sampled_from([Action(ALLOW), Action(DENY, 1), Action(ASK), Action(KILL)]),
-    max_size=3,
-)
+CALLS = [*COMMON * 12, *TABLE, "getrandom", "kill", "socketpair", "openat2", "fchmod"]
+NETWORKS = [
+    ip_network(text)
+    for text in (
+        *("127.0.0.0/8", "10.0.0.0/8", "0.0.0.0/0", "10.0.0.1"),
+        *("::1", "::/0", "::ffff:10.0.0.0/104"),
+    )
+]
+PATTERN = [b"git", b"*", b"push", b"-f", b"/bin/git", REST, REST]
+VARIABLES = [b"A=1", b"A=2", b"B=", b"A", b"C=1"]
+HOSTS = [IPv4Address(text) for text in ("127.0.0.1", "0.0.0.0", "10.0.0.1", "9.9.9.9")]
+HOSTS6 = [
+    IPv6Address(text) for text in ("::", "::1", "::ffff:10.0.0.1", "::ffff:0.0.0.0", "2001:db8::1")
+]
+PORTS = [0, 80, 1500]
+FLAGS = [0, os.O_WRONLY, os.O_RDWR | os.O_CREAT, os.O_PATH, 2, 3, 0xFFFF_FFFF]
 
 
-def model_of(pairs: list[tuple[Match, Action]], words: dict[str, Action]) -> PolicyModel:
-    rules = []
-    for number, (match, action) in enumerate(pairs):
-        calls_of = tuple(name for name in match.on if name not in UNJUDGED)
-        rules.append(Rule(replace(match, on=calls_of), action, f"rule {number}"))
-    return PolicyModel(tuple(rules), words)
+def some(chosen: Random, words: Sequence[T], most: int = 2) -> tuple[T, ...]:
+    return tuple(chosen.choice(words) for _ in range(chosen.randint(0, most)))
 
 
-models = st.builds(
-    model_of, st.lists(st.tuples(matches, actions), max_size=6), often_empty(defaults, {})
-)
-flags = st.sampled_from([0, os.O_WRONLY, os.O_RDWR | os.O_CREAT, os.O_PATH, 2, 3, 0xFFFF_FFFF])
-meant = st.one_of(
-    st.lists(names, min_size=1, max_size=2, unique=True).map(tuple),
-    names,
-    st.just(()),
-    st.none(),
-)
+def at_times(chosen: Random, make: Callable[[], Any], else_: Any) -> Any:
+    return make() if chosen.randrange(4) == 0 else else_
 
 
-@st.composite
-def trapped_calls(draw: st.DrawFn, name: str | None = None) -> Trapped:
-    call = draw(calls) if name is None else name
-    row = TABLE.get(call)
-    arguments = [argument for argument, _ in row.arguments] if row else []
-    loader = draw(st.booleans())
-    return trapped(
-        call,
-        *draw(st.lists(meant, max_size=2)),
-        address=draw(st.one_of(st.none(), addresses)),
-        argv=draw(st.one_of(st.none(), st.lists(st.sampled_from(WORDS), max_size=4))),
-        env=draw(
-            st.one_of(
-                st.none(),
-                st.lists(st.sampled_from([b"A=1", b"A=2", b"B=", b"A", b"C=1"]), max_size=3),
+def drawn_on(chosen: Random) -> tuple[str, ...]:
+    how = chosen.randrange(3)
+    if how == 0:
+        return ()
+    names = GROUPS[chosen.choice(list(GROUPS))] if how == 1 else some(chosen, CALLS, 3)
+    return tuple(dict.fromkeys(name for name in names if name not in UNJUDGED))
+
+
+def drawn_match(chosen: Random) -> Match:
+    def maybe(make: Callable[[], Any], else_: Any = ()) -> Any:
+        return at_times(chosen, make, else_)
+
+    return Match(
+        on=drawn_on(chosen),
+        path=maybe(lambda: some(chosen, GLOBS)),
+        exact=maybe(lambda: some(chosen, NAMES)),
+        real=maybe(lambda: some(chosen, GLOBS)),
+        access=maybe(lambda: frozenset(some(chosen, ACCESS)), frozenset()),
+        argv=maybe(
+            lambda: tuple(some(chosen, PATTERN, 4) or (b"*",) for _ in range(chosen.randint(0, 2)))
+        ),
+        env=maybe(
+            lambda: some(
+                chosen, [(b"A", True), (b"B", False), (b"A", b"1"), (b"A", b"*"), (b"B", b"1*")]
             )
         ),
-        spelt=draw(st.lists(st.sampled_from([b"a", b"a/", b"..", b"/x/."]), max_size=2)),
-        program=draw(st.sampled_from(PROGRAMS)),
-        real=draw(st.dictionaries(st.sampled_from(["path", "old_path", "address"]), names)),
-        settled=draw(st.frozensets(st.sampled_from(["path", "old_path", "address"]), max_size=1))
-        if draw(st.integers(0, 4)) == 0
-        else frozenset(),
-        loader=lambda: loader,
-        registers={
-            argument: draw(st.one_of(st.sampled_from([0, 1, 2, 10, 17]), st.integers(0, 2**64 - 1)))
-            for argument in arguments
-            if argument in ("domain", "type")
-        },
-        flags=draw(flags),
+        family=maybe(lambda: frozenset(some(chosen, [*FAMILIES, 31])), frozenset()),
+        networks=maybe(lambda: some(chosen, NETWORKS)),
+        ports=maybe(lambda: ((80, 80), (1000, 2000))),
+        unix=maybe(lambda: some(chosen, GLOBS)),
+        abstract=maybe(lambda: (b"app*",)),
+        program=maybe(lambda: (b"/bin/**",)),
+        loader=maybe(lambda: chosen.choice([True, False]), None),
     )
 
 
-assert all(name in X86_64 for name in EXEMPT)
+def drawn_action(chosen: Random) -> Action:
+    verb = chosen.choice([ALLOW, DENY, KILL, ASK, RETURN, SERVE, REDIRECT, REDIRECT])
+    if verb != REDIRECT:
+        return Action(verb, errno=chosen.choice([1, 13]), value=chosen.randrange(2), data=b"text")
+    return Action(
+        verb,
+        path=chosen.choice([None, b"/b", b"/a/b", b"/new", b"/", b"/" + b"x" * 120]),
+        argv=at_times(chosen, lambda: some(chosen, [*WORDS, REST], 3), None),
+        set_env=at_times(chosen, lambda: ((b"A", b"2"),), ()),
+        unset_env=at_times(chosen, lambda: (b"B",), ()),
+        address=chosen.choice(
+            [None, drawn_inet(chosen), Unix(chosen.choice([b"/a", b"/run/s"])), drawn_inet(chosen)]
+        ),
+    )
+
+
+def drawn_model(chosen: Random) -> PolicyModel:
+    rules = tuple(
+        Rule(drawn_match(chosen), drawn_action(chosen), f"rule {number}")
+        for number in range(chosen.randint(0, 6))
+    )
+    verdicts = [Action(ALLOW), Action(DENY, 1), Action(ASK), Action(KILL)]
+    words = at_times(chosen, lambda: some(chosen, ["*", *GROUPS], 3), ())
+    return PolicyModel(rules, {word: chosen.choice(verdicts) for word in words})
+
+
+def drawn_inet(chosen: Random) -> Address:
+    return Inet(chosen.choice(HOSTS), chosen.choice(PORTS))
+
+
+def drawn_address(chosen: Random) -> Address:
+    makers: list[Callable[[], Address]] = [
+        lambda: drawn_inet(chosen),
+        lambda: drawn_inet(chosen),
+        lambda: Inet6(chosen.choice(HOSTS6), chosen.choice(PORTS)),
+        lambda: Inet6(chosen.choice(HOSTS6), chosen.choice(PORTS)),
+        lambda: Unix(chosen.choice([b"/a", b"/run/s"])),
+        lambda: Abstract(chosen.choice([b"app", b"x", b"\0\xff"])),
+        Unnamed,
+        lambda: Netlink(0, 1),
+        lambda: Vsock(2, chosen.choice([80, 1 << 31])),
+        lambda: Unspec(bytes(chosen.randrange(256) for _ in range(chosen.randrange(31)))),
+        lambda: Unspec(b"\0\x50" + HOSTS[2].packed + bytes(chosen.choice([0, 8, 24]))),
+        lambda: Other(chosen.choice([17, 31]), b"data"),
+        lambda: Short(chosen.choice([b"", b"\1", b"\2\0", b"\2\0" + bytes(8)])),
+    ]
+    return chosen.choice(makers)()
+
+
+def drawn_names(chosen: Random) -> bytes | tuple[bytes, ...] | None:
+    how = chosen.randrange(8)
+    if how < 2:
+        return [(), None][how]
+    if how < 5:
+        return tuple(dict.fromkeys(chosen.choice(NAMES) for _ in range(2)))
+    return chosen.choice(NAMES)
+
+
+def drawn_call(chosen: Random, name: str | None = None) -> Trapped:
+    call = chosen.choice(CALLS) if name is None else name
+    loader = chosen.choice([True, False])
+    arguments = ["path", "old_path", "address"]
+    numbers = [0, 1, 2, 10, 17, chosen.randrange(1 << 64)]
+    return trapped(
+        call,
+        *(drawn_names(chosen) for _ in range(chosen.randint(0, 2))),
+        address=at_times(chosen, lambda: None, drawn_address(chosen)),
+        argv=at_times(chosen, lambda: None, some(chosen, WORDS, 4)),
+        env=at_times(chosen, lambda: None, some(chosen, VARIABLES, 3)),
+        spelt=some(chosen, [b"a", b"a/", b"..", b"/x/."]),
+        program=chosen.choice(PROGRAMS),
+        real={argument: chosen.choice(NAMES) for argument in some(chosen, arguments)},
+        settled=frozenset(at_times(chosen, lambda: some(chosen, arguments, 1), ())),
+        loader=lambda: loader,
+        registers={argument: chosen.choice(numbers) for argument in ("domain", "type")},
+        flags=chosen.choice(FLAGS),
+    )

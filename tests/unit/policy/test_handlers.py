@@ -8,6 +8,7 @@ import errno
 import gc
 import os
 import pickle
+import random
 import threading
 import time
 from ipaddress import IPv4Address, IPv6Address
@@ -941,6 +942,36 @@ def test_cancelled_verdicts_do_not_come(
         later.cancel()
         later.cancel()
     assert found == []
+
+
+def test_every_verdict_comes_once_whatever_comes_first() -> None:
+    policy = Policy(rules(seconds=0.01))
+    chance = random.Random(1)
+
+    @policy.on("open")
+    async def f(call: Call) -> Verdict:
+        try:
+            await asyncio.sleep(int(call.path[1:]) / 1000)
+        except asyncio.CancelledError:
+            return call.deny()
+        return call.allow()
+
+    judge = Judging(policy)
+    kept, dropped = [], []
+    for _ in range(300):
+        outcome = Outcome(judge.judge, trapped("openat", b"/%d" % chance.randrange(25)))
+        assert outcome.later is not None
+        if chance.randrange(3):
+            kept.append(outcome)
+        else:
+            outcome.later.cancel()
+            dropped.append(outcome)
+    judge.judge.close()
+    for one in kept:
+        assert one.get().action in ("allow", "deny")
+    assert all(len(one.verdicts) <= 1 for one in dropped)
+    assert {one.get().rule for one in kept} >= {"handler f gave no verdict within 0.01 seconds"}
+    assert judge.reports == []
 
 
 def test_cancelling_ends_the_coroutine() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from hashlib import sha256
 from ipaddress import ip_network
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -21,9 +23,6 @@ from pinfold.policy.variables import Form, SubstitutionError, substitute
 from pinfold.syscalls.groups import GROUPS, names
 from pinfold.syscalls.refused import REFUSED
 from pinfold.syscalls.table import TABLE
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ENVIRON = {"HOME": "/home/u", "USER": "u", "TMPDIR": "/var/tmp", "EMPTY": "", "LIB": "/opt/lib/"}
 
@@ -67,7 +66,8 @@ def wrong(text: str, **options: Any) -> tuple[str, str]:
 
 
 def test_the_least() -> None:
-    assert model("") == PolicyModel(files=("p.toml",))
+    digest = sha256(b"version = 1\n").hexdigest()
+    assert model("") == PolicyModel(files=("p.toml",), digests=(digest,))
 
 
 def test_the_head() -> None:
@@ -643,7 +643,8 @@ def test_a_file_counts_once_under_all_its_names(tmp_path: Path) -> None:
     (tmp_path / "link.toml").symlink_to("one.toml")
     found = load([one, one, str(tmp_path / "link.toml"), "builtin:agent", "builtin:agent"])
     assert order(found).count("one") == 1
-    assert found.files == (one, "builtin:agent")
+    assert found.files[:2] == (one, "builtin:agent")
+    assert len(set(found.files)) == len(found.files)
 
 
 def test_circles_are_errors(tmp_path: Path) -> None:
@@ -694,11 +695,22 @@ def test_merging() -> None:
     assert found.limits == Limits(cpu=1, files=3)
     assert found.defaults == {"open": Action("deny"), "exec": Action("ask")}
     assert (found.real, found.handler_seconds, found.ro) == (True, 3.0, (b"/a",))
-    assert (found.description, found.files) == ("two", ("p.toml",))
+    assert found.description == "two"
+    assert found.files == ("p.toml", "p.toml"), "different texts"
+    assert found.digests == one.digests + two.digests
 
 
 def test_merging_one_changes_nothing() -> None:
     one = model('real = true\n[limits]\ncpu = 1\n[defaults]\nopen = "deny"' + denial("one"))
     assert merge([one]) == one
     assert merge([PolicyModel(), one]) == one
+    assert merge([one, one]).files == one.files
     assert merge([]) == PolicyModel()
+
+
+def test_the_digests_are_those_of_the_files(tmp_path: Path) -> None:
+    put(tmp_path, "low.toml", denial("é"))
+    top = put(tmp_path, "top.toml", 'include = "low.toml"')
+    found = load([top])
+    expected = [sha256(Path(name).read_bytes()).hexdigest() for name in found.files]
+    assert list(found.digests) == expected

@@ -30,8 +30,8 @@ from pinfold.policy.match import Arguments, Conditions, Vectors
 from pinfold.policy.meaning import Meaning, Reading, Subject, domains, meanings
 from pinfold.policy.model import REST, Action, Match, Rule
 from pinfold.policy.rules import ALLOW, DENY
-
 from tests.unit.codec.memory import AT, BytesMemory, in_growing_slots
+
 from .reference import spells
 from .trapped import trapped
 

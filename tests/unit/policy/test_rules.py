@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 from pinfold.errors import InternalError, PolicyError
 from pinfold.paths import join, under
 from pinfold.policy import rules
-from pinfold.policy.rules import ALLOW, DENY, REDIRECT, PathRules, PathVerdict, parse_deny, parse_map
+from pinfold.policy.rules import (
+    ALLOW,
+    DENY,
+    REDIRECT,
+    PathRules,
+    PathVerdict,
+    parse_deny,
+    parse_map,
+)
 
 from .reference import matches, names, patterns
 

@@ -233,6 +233,7 @@ def vector(*, unreadable: bool = False, pointer: int = POINTER) -> StringVector:
         (view("execve", b"/f", values={"argv": vector(unreadable=True)}), "argv"),
         (view("execve", b"/f", values={"argv": vector(pointer=UNREADABLE)}), "argv"),
         (view("connect", values={"address": Sockaddr(UNREADABLE, b"", None)}), "address"),
+        (view("connect", values={"address": Sockaddr(UNREADABLE, b"", None)}), "path"),
         (
             view("sendmsg", values={"message": Message(UNREADABLE, -1, None, b"", (), b"", 0)}),
             "address",

@@ -36,16 +36,26 @@ def tuples(strategy: st.SearchStrategy[bytes]) -> st.SearchStrategy[tuple[bytes,
 
 
 ARGV = st.lists(st.lists(PATTERN, min_size=1, max_size=4).map(tuple), max_size=3).map(tuple)
-PATHS = st.builds(
-    Match,
-    on=st.sampled_from(((), GROUPS["open"], (*GROUPS["rename"], "unlinkat"))),
-    path=tuples(GLOB),
-    exact=tuples(NAME),
-    real=tuples(GLOB),
-    access=st.frozensets(st.sampled_from(ACCESS[:3])),
-    program=tuples(GLOB),
-    loader=st.sampled_from((None, True, False)),
-).filter(lambda match: bool(match.on or match.path or match.exact))
+
+
+def about(on: tuple[str, ...], words: tuple[str, ...]) -> st.SearchStrategy[Match]:
+    """Conditions on paths for some calls, which do such things with them."""
+    return st.builds(
+        Match,
+        on=st.just(on),
+        path=tuples(GLOB),
+        exact=tuples(NAME),
+        real=tuples(GLOB),
+        access=st.frozensets(st.sampled_from(words)),
+        program=tuples(GLOB),
+        loader=st.sampled_from((None, True, False)),
+    ).filter(lambda match: bool(match.on or match.path or match.exact))
+
+
+OPENS = about(GROUPS["open"], ACCESS[:3])
+PATHS = st.one_of(
+    about((), ACCESS[:3]), OPENS, about((*GROUPS["rename"], "unlinkat"), ("write", "create"))
+)
 EXECS = st.builds(
     Match,
     on=st.just(GROUPS["exec"]),
@@ -91,15 +101,15 @@ SIMPLE = st.one_of(
 RULES = st.one_of(
     st.tuples(st.one_of(PATHS, EXECS, ADDRESSES, SOCKETS), SIMPLE),
     st.tuples(
-        PATHS.filter(lambda m: m.on == GROUPS["open"]),
+        OPENS,
         st.builds(Action, st.just(SERVE), data=PLAIN),
     ),
     st.tuples(
-        PATHS.filter(lambda m: m.on == GROUPS["open"]),
+        OPENS,
         st.builds(Action, st.just(REDIRECT), path=NAME),
     ),
     st.tuples(
-        PATHS.filter(lambda m: m.on == GROUPS["open"]),
+        OPENS,
         st.builds(Action, st.just(RETURN), value=PORT),
     ),
     st.tuples(
@@ -152,7 +162,7 @@ MODELS = st.builds(
 def plain(model: PolicyModel) -> PolicyModel:
     """Without what says where it was read."""
     rules = tuple(replace(rule, source="") for rule in model.rules)
-    return replace(model, rules=rules, files=())
+    return replace(model, rules=rules, files=(), digests=())
 
 
 @settings(max_examples=120)

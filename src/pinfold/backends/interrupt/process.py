@@ -18,13 +18,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import gc
 import os
 import signal
 import socket
 import threading
 import traceback
-import warnings
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from pinfold.backends.interrupt import wire
@@ -163,17 +161,14 @@ def _reap(pid: int, flags: int) -> bool:
 
 
 def _forked(listener: int, channel: socket.socket, supervisor: int, shared: Shared) -> int:
-    with warnings.catch_warnings():
-        # It is about other threads; see the head of the module for what the child leaves out.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        # The child must not run a handler of ours for a signal that comes at once.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        try:
-            pid = os.fork()
-            if pid == 0:
-                _become_tracer(listener, channel, supervisor, shared)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    # The child must not run a handler of ours for a signal that comes at once.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        pid = process.fork()
+        if pid == 0:
+            _become_tracer(listener, channel, supervisor, shared)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return pid
 
 
@@ -181,7 +176,6 @@ def _become_tracer(
     listener: int, channel: socket.socket, supervisor: int, shared: Shared
 ) -> NoReturn:
     try:
-        gc.disable()
         os.setsid()
         # Our memory is a copy of the supervisor's.
         process.set_dumpable(False)
