@@ -193,6 +193,7 @@ def _told(sandbox: Sandbox, command: Command) -> dict[str, Any]:
         kernel=os.uname().release,
         dry=sandbox.dry_run,
         rules=sandbox.rules_in_words(),
+        policy=list(zip(sandbox.model.files, sandbox.model.digests, strict=True)),
     )
 
 

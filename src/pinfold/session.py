@@ -21,6 +21,7 @@ from pinfold.backends.base import Deny
 from pinfold.backends.trace import TraceBackend
 from pinfold.errors import LaunchError, UnsupportedError
 from pinfold.launch import confine, filters, spawn
+from pinfold.launch import limits as resource_limits
 from pinfold.linux import process, seccomp
 from pinfold.pins.arena import ArenaPool
 from pinfold.pins.install import DELIVERY_CALL, Installer
@@ -128,6 +129,7 @@ class Session:
         self._results = results
         self._on_stop = on_stop
         self._on_refused = on_refused
+        self._resources = resource_limits.prepare(bounds)
         self._confinement = confine.prepare(limits.ro, limits.rw, limits.keep_caps)
         self.warnings = self._confinement.warnings
         self.launched = threading.Event()
@@ -135,7 +137,8 @@ class Session:
         self._timed_out = False
         self.pid = 0
         self._pidfd = -1
-        self._lock = threading.Lock()
+        # Again from a finalizer that runs while it is held: ``Popen.__del__`` sends a signal.
+        self._lock = threading.RLock()
         self._supervisor: Supervisor | None = None
         self._outcome: Outcome | None = None
         self._error: BaseException | None = None
@@ -154,7 +157,9 @@ class Session:
         Raises:
             PinfoldError: What went wrong; nothing of the sandbox is left then.
         """
-        self._thread.join()
+        # ``on_end`` may ask, too.
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
         if self._error is not None:
             raise self._error
         if self._outcome is None:
@@ -236,6 +241,10 @@ class Session:
             if self._on_end is not None:
                 self._on_end()
 
+    def _executed(self) -> None:
+        resource_limits.apply(self.pid, self._resources)
+        self.started.set()
+
     def _shapes(self) -> Mapping[int, Shape]:
         # What is trapped, and what is read of it.
         shapes: Mapping[int, Shape] = {}
@@ -288,7 +297,7 @@ class Session:
                     record=self._record,
                     over=self._results,
                     tasks=self._bounds.tasks,
-                    on_executed=self.started.set,
+                    on_executed=self._executed,
                     on_stop=self._on_stop,
                     on_refused=self._on_refused,
                 )

@@ -115,20 +115,20 @@ def test_a_script_does_not_run_a_program_that_is_denied(attack: Attack) -> None:
     """What stands behind ``#!`` is run like a program that is named."""
     (attack.directory / "script").write_text("#!/usr/bin/env echo\n")
     (attack.directory / "script").chmod(0o755)
-    script = "os.execv('script', ['script', 'ESCAPED'])"
     policy = """
     [[rule]]
     on = "exec"
     path = "/usr/bin/env"
     action = "deny"
     """
-    shown = run_pinfold("--deny", "/nonexistent", "--", attack.directory / "script", "ESCAPED")
-    assert shown.stdout.endswith("ESCAPED\n")
-    attack_policy = textwrap.dedent(policy)
-    file = attack.directory.parent / "script.toml"
-    file.write_text("version = 1\n" + attack_policy)
-    words = ("--policy", file, "--", sys.executable, "-I", "-c", _script(script))
-    assert "ESCAPED" not in run_pinfold(*words, cwd=attack.directory).stdout
+    script = """
+    if os.fork() == 0:
+        print(attempt(os.execv, "script", ["script", "ESCAPED"]), flush=True)
+        os._exit(0)
+    os.wait()
+    """
+    assert attack.bare(script) == ["script ESCAPED"]
+    assert "script ESCAPED" not in attack(policy, script)
 
 
 # Names.
@@ -321,22 +321,21 @@ def test_the_second_message_of_a_batch(attack: Attack) -> None:
         _fields_ = [("name", ctypes.c_void_p), ("namelen", ctypes.c_uint32),
                     ("iov", ctypes.c_void_p), ("count", ctypes.c_size_t),
                     ("control", ctypes.c_void_p), ("controllen", ctypes.c_size_t),
-                    ("flags", ctypes.c_int), ("length", ctypes.c_uint32)]
+                    ("flags", ctypes.c_uint64), ("length", ctypes.c_uint64)]
     got = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
     for one, host in zip(got, ("127.0.0.2", "127.0.0.3")):
-        one.bind((host, 0)); one.settimeout(0.5)
+        one.bind((host, 0))
     names = [ctypes.create_string_buffer(b"\\2\\0" + one.getsockname()[1].to_bytes(2, "big")
              + socket.inet_aton(one.getsockname()[0]) + bytes(8)) for one in got]
     vector = (Message * 2)(*[Message(ctypes.addressof(one), 16) for one in names])
     out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     print(call(307, out.fileno(), vector, 2, 0))
     for one in got:
-        print(attempt(lambda: one.recv(9)) if one is got[0] else "")
-    got[1].setblocking(False)
-    print(attempt(got[1].recv, 9))
+        one.setblocking(False)
+        print(attempt(one.recv, 9))
     """
-    assert attack.bare(script)[0] == "2"
-    assert attack(ONE_HOST, script) == ["1", "b''", "", "EAGAIN"]
+    assert attack.bare(script) == ["2", "b''", "b''"]
+    assert attack(ONE_HOST, script) == ["1", "b''", "EAGAIN"]
 
 
 _ROUTED: Final = """

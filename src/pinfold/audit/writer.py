@@ -20,9 +20,9 @@ import os
 import select
 import stat
 import time
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
+from pinfold import __version__
 from pinfold.audit.record import Entry, describe
 from pinfold.audit.schema import SCHEMA
 from pinfold.errors import AuditError, InternalError
@@ -177,7 +177,7 @@ class AuditWriter:
                 "type": "start",
                 "schema": SCHEMA,
                 # By name: the package's lazy list of its names is nothing that a log depends on.
-                "pinfold": import_module("pinfold").__version__,
+                "pinfold": __version__,
                 "time": round(time.time(), 6),
                 "on_loss": self._on_loss,
                 **told,

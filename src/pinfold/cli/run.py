@@ -178,7 +178,7 @@ def command(
             f" {outcome.redirected} {would}redirected; at most {outcome.most} tasks at a time"
         )
         if log is not None:
-            log.finish("timeout" if outcome.timed_out else "ended", status)
+            log.finish("time limit" if outcome.timed_out else "ended", status)
             say(f"audit log {audit}: head {log.writer.head}")
     return status
 
@@ -218,7 +218,7 @@ def _logging(
     except PinfoldError as error:
         if not log.finished:
             try:
-                log.finish(type(error).__name__, error.exit_code)
+                log.finish(f"{type(error).__name__}: {error}", error.exit_code)
             except AuditError as lost:
                 # The first error is the reason; this one comes on top.
                 complain(str(lost))

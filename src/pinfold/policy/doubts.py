@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pinfold.paths import printable, under
-from pinfold.policy import globs
-from pinfold.policy.calls import ASK, KILL, RETURN
-from pinfold.policy.fit import Sort, calls_for, sorts_for, sorts_of
+from pinfold.paths import printable
+from pinfold.policy.calls import KILL, RETURN
+from pinfold.policy.fit import calls_for
 from pinfold.policy.globs import GlobSet
-from pinfold.policy.rules import ALLOW, DENY, REDIRECT
+from pinfold.policy.rules import ALLOW, DENY
+from pinfold.policy.shadows import shadowed
 from pinfold.syscalls.groups import GROUPS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pinfold.policy.model import Match, PolicyModel, Rule
+    from pinfold.policy.model import PolicyModel, Rule
 
 _LIBRARIES: Final = (
     b"/usr/lib/x86_64-linux-gnu/libc.so.6",
@@ -37,7 +37,9 @@ _MAKES_DESCRIPTORS: Final = frozenset(
 
 def doubts(model: PolicyModel) -> Iterator[str]:
     """Yields what is doubtful about a policy, a sentence or two each."""
-    yield from _unreachable(model)
+    for rule, by in shadowed(model):
+        same = "says the same" if by.action == rule.action else "decides before it"
+        yield f"{said(rule)}: it is never reached, {said(by)} {same}; remove one"
     for rule in model.rules:
         yield from _about(rule)
     yield from _lost_libraries(model)
@@ -70,98 +72,6 @@ def _about(rule: Rule) -> Iterator[str]:
             f"{said(rule)}: the program takes {rule.action.value} for a new descriptor, whatever"
             " that is; use deny, or serve for a file"
         )
-
-
-def _unreachable(model: PolicyModel) -> Iterator[str]:
-    redirects = any(rule.action.verb == REDIRECT for rule in model.rules)
-    for index, rule in enumerate(model.rules):
-        if redirects and rule.action.verb in {DENY, KILL}:
-            # Where a redirect leads is judged by these alone, so the order is another one there.
-            continue
-        for earlier in model.rules[:index]:
-            if _covers(earlier, rule):
-                same = "says the same" if earlier.action == rule.action else "decides before it"
-                yield f"{said(rule)}: it is never reached, {said(earlier)} {same}; remove one"
-                break
-
-
-def _covers(wide: Rule, narrow: Rule) -> bool:
-    # Whether whatever meets ``narrow`` meets ``wide``; False where that is hard to say.
-    one, other = wide.match, narrow.match
-    if not set(calls_for(other)) <= set(calls_for(one)):
-        return False
-    if not one.on and Sort.NOTHING in sorts_for(other) and _may_lack_subject(other):
-        return False  # a rule without `on` is not about a send that has no address
-    if _rank(wide) < _rank(narrow) and any(getattr(one, key) for key in _STRICTER):
-        return False
-    for key in ("path", "real", "unix", "program"):
-        if not _globs_cover(getattr(one, key), getattr(other, key)):
-            return False
-    if one.exact and not (other.exact and set(other.exact) <= set(one.exact)):
-        return False
-    for key in ("access", "argv", "family", "abstract"):
-        if not _set_covers(frozenset(getattr(one, key)), frozenset(getattr(other, key))):
-            return False
-    return (
-        set(one.env) <= set(other.env)
-        and (one.loader is None or one.loader == other.loader)
-        and _addresses_cover(one, other)
-    )
-
-
-_STRICTER: Final = ("access", "argv", "env", "family", "networks", "ports", "program")
-"""Conditions that hold more easily for a rule against the program; see ``policy.match``."""
-
-
-def _rank(rule: Rule) -> int:
-    if rule.action.verb in {DENY, ASK, KILL}:
-        return 2
-    return 0 if rule.action.verb == ALLOW else 1
-
-
-def _may_lack_subject(match: Match) -> bool:
-    return any(Sort.NOTHING in sorts_of(call) for call in match.on)
-
-
-def _set_covers(wide: frozenset[object], narrow: frozenset[object]) -> bool:
-    return not wide or (bool(narrow) and narrow <= wide)
-
-
-def _globs_cover(wide: tuple[bytes, ...], narrow: tuple[bytes, ...]) -> bool:
-    if not wide:
-        return True
-    return bool(narrow) and all(any(_glob_covers(one, other) for one in wide) for other in narrow)
-
-
-def _glob_covers(wide: bytes, narrow: bytes) -> bool:
-    if wide in {narrow, b"**", b"/"}:
-        return True
-    name, below = globs.parse(wide)[0], globs.parse(narrow)[0]
-    if below is None:
-        return False
-    # What a name without wildcards covers is covered by a name above it.
-    return name is not None and under(below, name)
-
-
-def _addresses_cover(wide: Match, narrow: Match) -> bool:
-    if wide.networks and not (
-        narrow.networks
-        and all(
-            any(
-                one.version == other.version and other.subnet_of(one)  # type: ignore[arg-type]
-                for one in wide.networks
-            )
-            for other in narrow.networks
-        )
-    ):
-        return False
-    return not wide.ports or (
-        bool(narrow.ports)
-        and all(
-            any(low <= first and last <= high for low, high in wide.ports)
-            for first, last in narrow.ports
-        )
-    )
 
 
 def _lost_libraries(model: PolicyModel) -> Iterator[str]:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pinfold.policy import shadows
 from pinfold.policy.calls import Trapped
 from pinfold.policy.doubts import doubts
 from pinfold.policy.explain import Explanation, calls_in_words, explain, sentence
 from pinfold.policy.judge import RuleJudge
 from pinfold.policy.load import parse
+from pinfold.policy.model import PolicyModel
 from pinfold.syscalls.groups import GROUPS, names
 from pinfold.syscalls.table import TABLE
-
-if TYPE_CHECKING:
-    from pinfold.policy.model import PolicyModel
 
 
 def model(text: str) -> PolicyModel:
@@ -262,6 +259,10 @@ def test_rules_that_are_never_reached(wide: str, narrow: str) -> None:
         ("port = [80, 81]\n" + DENY, "port = [81, 82]\n" + DENY),
         ('address = "10.1.0.0/16"\n' + DENY, 'address = "10.0.0.0/8"\n' + DENY),
         ('address = "10.0.0.0/8"\n' + DENY, "port = 80\n" + DENY),
+        (
+            'on = "send"\naction = "redirect"\nto.address = "127.0.0.1:1"\n',
+            'on = "send"\n' + ALLOW,
+        ),
         # A rule without `on` is not about a send that has no address.
         ('program = "/a"\n' + DENY, 'program = "/a"\non = "send"\n' + DENY),
     ],
@@ -374,3 +375,36 @@ def test_what_is_never_reached_never_decides(
     never = {one.split(" ")[1] for one in doubts(found) if "never reached" in one}
     verdict = RuleJudge(found, None).judge(_trapped(flags, name, program, loader))
     assert getattr(verdict, "rule", None) not in never
+
+
+_more = st.fixed_dictionaries(
+    {},
+    optional={
+        "on": st.sampled_from(["send", "connect", "bind"]),
+        "unix": st.sampled_from(["/", "/a", "/a/b", "/a/*", "**"]),
+        "address": st.sampled_from(["0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16", "::/0", "::1"]),
+        "abstract": st.sampled_from(["a", "b"]),
+        "port": st.sampled_from([80, 81]),
+        "program": st.sampled_from(["/p", "/p/q", "/"]),
+    },
+).filter(lambda keys: bool(keys) and len(keys.keys() & {"unix", "address", "abstract"}) <= 1)
+
+
+@settings(max_examples=300)
+@given(st.lists(st.tuples(st.one_of(_conditions, _more), _actions), min_size=2, max_size=6))
+def test_the_short_list_leaves_out_no_rule(rules: list[tuple[dict[str, object], str]]) -> None:
+    text = "version = 1\n"
+    for conditions, action in rules:
+        if "port" in conditions and conditions.keys() & {"unix", "abstract"}:
+            continue
+        text += f'[[rule]]\naction = "{action}"\n'
+        for key, value in conditions.items():
+            text += f"{key} = {str(value).lower() if isinstance(value, bool) else repr(value)}\n"
+    found = parse(text, "p.toml").rules
+    ready = [shadows._ready(rule) for rule in found]
+    expected = [
+        (rule.rule, next(one.rule for one in ready[:at] if shadows._covers(one, rule)))
+        for at, rule in enumerate(ready)
+        if any(shadows._covers(one, rule) for one in ready[:at])
+    ]
+    assert list(shadows.shadowed(PolicyModel(rules=found))) == expected
