@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import io
 import os
-import signal
 import subprocess
 import threading
 import warnings
@@ -18,7 +17,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from pinfold.popen import CompletedRun, End
-from pinfold.running import Running
+from pinfold.running import Running, Signalled
 from pinfold.streams import Streams, command_from, run_streams
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 _CHUNK: Final = 65536
 
 
-class AsyncPopen:
+class AsyncPopen(Signalled):
     """A command that was started in a sandbox; an asynchronous context manager.
 
     Made by ``Sandbox.popen_async``. Leaving its ``async with`` block waits for the command's end,
@@ -122,17 +121,9 @@ class AsyncPopen:
         await self.wait()
         return self._output
 
-    def send_signal(self, sig: int) -> None:
-        """Sends a signal to the command; does nothing when it has ended."""
-        self._running.signal(sig)
-
-    def terminate(self) -> None:
-        """Sends SIGTERM to the command."""
-        self.send_signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """Kills the command, and with it all that runs in the sandbox."""
-        self.send_signal(signal.SIGKILL)
+    @property
+    def _job(self) -> Running:
+        return self._running
 
     async def result(self) -> CompletedRun:
         """Waits for the end and returns it, with counts and records.

@@ -23,7 +23,7 @@ import time
 import warnings
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from pinfold.running import Running
+from pinfold.running import Running, Signalled
 from pinfold.streams import Exchange, Source, Stream, Streams, StrOrBytes, command_from
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class End:
         )
 
 
-class Popen:
+class Popen(Signalled):
     """A command that was started in a sandbox; a context manager that waits for its end.
 
     Made by ``Sandbox.popen``, which has the arguments. Methods may be called from several threads,
@@ -257,18 +257,6 @@ class Popen:
             self._close_files()
         self._ended()
         return self._output
-
-    def send_signal(self, sig: int) -> None:
-        """Sends a signal to the command; does nothing when it has ended."""
-        self._job.signal(sig)
-
-    def terminate(self) -> None:
-        """Sends SIGTERM to the command."""
-        self.send_signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """Kills the command, and with it all that runs in the sandbox."""
-        self.send_signal(signal.SIGKILL)
 
     def result(self) -> CompletedRun:
         """Waits for the end and returns it, with counts and records.

@@ -180,6 +180,26 @@ class Running:
         return {"reason": "ended", "exit": exit_code(outcome.status)}
 
 
+class Signalled:
+    """What ``Popen`` and ``AsyncPopen`` do to a command while it runs."""
+
+    @property
+    def _job(self) -> Running:
+        raise NotImplementedError
+
+    def send_signal(self, sig: int) -> None:
+        """Sends a signal to the command; does nothing when it has ended."""
+        self._job.signal(sig)
+
+    def terminate(self) -> None:
+        """Sends SIGTERM to the command."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Kills the command, and with it all that runs in the sandbox."""
+        self.send_signal(signal.SIGKILL)
+
+
 def _told(sandbox: Sandbox, command: Command) -> dict[str, Any]:
     # What the first line of the log says.
     try:

@@ -292,7 +292,7 @@ def test_ask(here: Place) -> None:
     script = f"rm -f {here.home}/one; rm -f {here.home}/two; echo over"
     done = here.under(policy, "sh", "-c", script)
     assert done.stderr.count("Permission denied") == 2
-    command = [*PINFOLD, "--policy", policy, "--", "sh", "-c", script]
+    command = [*PINFOLD, "--policy", str(policy), "--", "sh", "-c", script]
     with Terminal(command, env=here.env) as terminal:
         terminal.expect(rf"{here.home}/one")
         terminal.expect(r"\[n\]")
@@ -391,7 +391,7 @@ def test_proof(here: Place) -> None:
     (here.home / ".ssh").mkdir()
     (here.home / ".ssh" / "id").write_text("key")
     policy = here.policy(PROOF)
-    command = [*PINFOLD, "-v", "--policy", policy, "--audit", here.log, "--"]
+    command = [*PINFOLD, "-v", "--policy", str(policy), "--audit", str(here.log), "--"]
     script = "cat $HOME/.ssh/id; cat /etc/hostname"
     done = here.bare(*command, "sh", "-c", script)
     head = re.search(r"head ([0-9a-f]{64})", done.stderr)

@@ -176,7 +176,6 @@ class AuditWriter:
             {
                 "type": "start",
                 "schema": SCHEMA,
-                # By name: the package's lazy list of its names is nothing that a log depends on.
                 "pinfold": __version__,
                 "time": round(time.time(), 6),
                 "on_loss": self._on_loss,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from pinfold.cli import options
 from pinfold.cli.streams import complain
-from pinfold.errors import PolicyError
 from pinfold.paths import printable
 from pinfold.policy import globs
 from pinfold.policy.doubts import said
@@ -30,13 +30,7 @@ _LEAST: Final = 40
 
 @click.command("check", context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--json", "as_json", is_flag=True, help="Print what the policy became as JSON.")
-@click.option(
-    "--set",
-    "variables",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Give a variable of the policy a value.",
-)
+@options.variables
 @click.argument("files", metavar="FILE...", nargs=-1, type=click.Path())
 def command(files: Sequence[str], as_json: bool, variables: Sequence[str]) -> int:
     """Check policy files, and say in words what they do.
@@ -47,7 +41,7 @@ def command(files: Sequence[str], as_json: bool, variables: Sequence[str]) -> in
     """
     if not files:
         raise click.UsageError("no FILE given")
-    model = load(list(files), variables=dict(_assignment(text) for text in variables))
+    model = load(list(files), variables=options.assigned(variables))
     calls = _trapped(model)
     explanation = explain(model, calls)
     if as_json:
@@ -60,13 +54,6 @@ def command(files: Sequence[str], as_json: bool, variables: Sequence[str]) -> in
     for warning in (*explanation.warnings, *links(model)):
         complain(f"warning: {warning}")
     return 0
-
-
-def _assignment(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise PolicyError(f"--set {text!r}: write NAME=VALUE")
-    return name, value
 
 
 def _trapped(model: PolicyModel) -> Mapping[str, frozenset[Kind]]:

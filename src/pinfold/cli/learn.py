@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
+from pinfold.cli import options
 from pinfold.cli.runner import Runner
 from pinfold.cli.streams import complain
 from pinfold.errors import LaunchError, PolicyError
@@ -42,8 +43,7 @@ _UNASKED: Final = " (nobody to ask)"
 
 @click.command(
     "learn",
-    context_settings={"help_option_names": ["-h", "--help"], "ignore_unknown_options": False},
-    options_metavar="[OPTIONS] --",
+    **options.SETTINGS,
 )
 @click.option(
     "-o",
@@ -60,12 +60,8 @@ _UNASKED: Final = " (nobody to ask)"
     help="Run COMMAND N times: names that differ between runs become patterns.",
 )
 @click.option("--dry-run", is_flag=True, help="With -o: show what would change, and write nothing.")
-@click.option(
-    "--keep-caps",
-    is_flag=True,
-    help="Started by root: leave the program all capabilities, not just a container's usual ones.",
-)
-@click.argument("argv", metavar="COMMAND [ARG]...", nargs=-1, type=click.UNPROCESSED)
+@options.keep_caps
+@options.argv
 def command(
     output: str | None, runs: int, dry_run: bool, keep_caps: bool, argv: Sequence[str]
 ) -> int:
@@ -136,7 +132,7 @@ def _watched(
     for _ in range(runs):
         watch = _Watch(known)
 
-        def session(given: Command, watch: _Watch = watch, **options: Any) -> Session:
+        def session(given: Command, watch: _Watch = watch, **callbacks: Any) -> Session:
             # What the first run blocks for itself is none of the second one's.
             masks.append(given.signal_mask)
             given = given._replace(signal_mask=masks[0])
@@ -150,7 +146,7 @@ def _watched(
                 inspect_all=True,
                 judge=watch,
                 results=watch.ended,
-                **options,
+                **callbacks,
             )
 
         status = Runner(argv, session).run()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from pinfold.audit.writer import AuditWriter
+from pinfold.cli import options
 from pinfold.cli.runner import Runner
 from pinfold.cli.streams import complain
 from pinfold.errors import AuditError, PinfoldError, PolicyError
@@ -18,7 +19,7 @@ from pinfold.policy.rules import PathRules, parse_deny, parse_map
 from pinfold.session import Limits, Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pinfold.audit.record import Entry
     from pinfold.cli.ask import TerminalAsker
@@ -36,8 +37,7 @@ _DRY: Final = "DRY RUN: verdicts are noted, and nothing is denied or redirected"
 
 @click.command(
     "run",
-    context_settings={"help_option_names": ["-h", "--help"], "ignore_unknown_options": False},
-    options_metavar="[OPTIONS] --",
+    **options.SETTINGS,
 )
 @click.option(
     "--policy",
@@ -45,8 +45,9 @@ _DRY: Final = "DRY RUN: verdicts are noted, and nothing is denied or redirected"
     multiple=True,
     metavar="FILE",
     help="Judge calls by the rules of a TOML file; of several, the first that says something wins."
-    " 'builtin:NAME' is a ready one: agent, build, judge, pip.",
+    " 'builtin:NAME' is a ready one: agent, build, judge, pip, secrets, workspace, offline.",
 )
+@options.variables
 @click.option(
     "--map",
     "maps",
@@ -86,11 +87,7 @@ _DRY: Final = "DRY RUN: verdicts are noted, and nothing is denied or redirected"
     " out of its reach (Landlock).",
 )
 @click.option("--rw", multiple=True, metavar="PATH", help="Let the program do anything below PATH.")
-@click.option(
-    "--keep-caps",
-    is_flag=True,
-    help="Started by root: leave the program all capabilities, not just a container's usual ones.",
-)
+@options.keep_caps
 @click.option(
     "--dry-run",
     is_flag=True,
@@ -98,9 +95,10 @@ _DRY: Final = "DRY RUN: verdicts are noted, and nothing is denied or redirected"
     " --ro and --rw do not hold either.",
 )
 @click.option("-v", "--verbose", is_flag=True, help="Say what is set up and how it went.")
-@click.argument("argv", metavar="COMMAND [ARG]...", nargs=-1, type=click.UNPROCESSED)
+@options.argv
 def command(
     files: Sequence[str],
+    variables: Sequence[str],
     maps: Sequence[str],
     denies: Sequence[str],
     audit: str | None,
@@ -135,7 +133,7 @@ def command(
     for source, target in pairs:
         if not os.path.lexists(target):
             say(f"{os.fsdecode(target)} does not exist (mapped from {os.fsdecode(source)})")
-    model, judge, asker = _policy(files)
+    model, judge, asker = _policy(files, options.assigned(variables))
     if dry_run:
         complain(_DRY)
     limits = Limits(
@@ -246,14 +244,18 @@ class _Log:
         self.writer.finish({"reason": reason, "exit": status})
 
 
-def _policy(files: Sequence[str]) -> tuple[PolicyModel, Judge | None, TerminalAsker | None]:
+def _policy(
+    files: Sequence[str], variables: Mapping[str, str]
+) -> tuple[PolicyModel, Judge | None, TerminalAsker | None]:
     if not files:
+        if variables:
+            raise PolicyError("--set is about the variables of a --policy, and there is none")
         return PolicyModel(), None, None
     # Here, since most runs that are to feel instant have no policy file.
     from pinfold.cli.ask import TerminalAsker  # noqa: PLC0415
     from pinfold.policy.handlers import Policy  # noqa: PLC0415
 
-    policy = Policy.load(*files)
+    policy = Policy.load(*files, variables=variables)
     asker = TerminalAsker.open(policy.model.handler_seconds) if _asks(policy.model) else None
     return policy.model, policy.judge(ask=asker, report=complain), asker
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from pinfold.audit import lines
+from pinfold.cli import options
 from pinfold.cli.runner import Runner
 from pinfold.codec.sockaddr import Sockaddr, Unix
 from pinfold.errors import AuditError, PolicyError
@@ -29,8 +30,7 @@ _COLUMN: Final = 8
 
 @click.command(
     "trace",
-    context_settings={"help_option_names": ["-h", "--help"], "ignore_unknown_options": False},
-    options_metavar="[OPTIONS] --",
+    **options.SETTINGS,
 )
 @click.option("-o", "output", metavar="FILE", help="Write to FILE and not to standard error.")
 @click.option("--json", "as_json", is_flag=True, help="Write a JSON object a line.")
@@ -57,12 +57,8 @@ _COLUMN: Final = 8
 @click.option(
     "-c", "--summary", is_flag=True, help="Show no calls, but how many of each there were."
 )
-@click.option(
-    "--keep-caps",
-    is_flag=True,
-    help="Started by root: leave the program all capabilities, not just a container's usual ones.",
-)
-@click.argument("argv", metavar="COMMAND [ARG]...", nargs=-1, type=click.UNPROCESSED)
+@options.keep_caps
+@options.argv
 def command(
     output: str | None,
     as_json: bool,
@@ -96,7 +92,7 @@ def command(
         style = lines.Style(limit, colour=stream.is_terminal and not os.environ.get("NO_COLOR"))
         trace = _Trace(chosen, stream, _record if as_json else _text(style), quiet=summary)
 
-        def session(given: Command, **options: Any) -> Session:
+        def session(given: Command, **callbacks: Any) -> Session:
             return Session(
                 given,
                 PathRules([], []),
@@ -104,7 +100,7 @@ def command(
                 inspect_all=True,
                 sink=trace.begin,
                 results=trace.end,
-                **options,
+                **callbacks,
             )
 
         status = Runner(argv, session).run()

@@ -239,7 +239,8 @@ class PolicyFile(Struct, forbid_unknown_fields=True, omit_defaults=True):
     handler_seconds: Annotated[
         Annotated[float, Meta(gt=0, le=1e9)] | None,
         _key(
-            "How long a person, or an `async` handler, may take; then it is a denial. 60 if left out."
+            "How long a person, or an `async` handler, may take; then it is a denial. 60 if left"
+            " out."
         ),
     ] = None
     variables: Annotated[
