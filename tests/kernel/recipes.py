@@ -63,18 +63,13 @@ class Place:
             "GIT_CEILING_DIRECTORIES": str(around),
         }
 
-    def policy(self, title: str, variables: Mapping[str, object] | None = None) -> Path:
-        """Returns a file with the recipe, or one that includes it and sets variables."""
+    def policy(self, title: str) -> Path:
+        """Returns a file with the recipe."""
         directory = self.around / "policies"
         directory.mkdir(exist_ok=True)
-        policy = directory / "recipe.toml"
+        policy = directory / "policy.toml"
         policy.write_text(recipe(title))
-        if not variables:
-            return policy
-        mine = directory / "mine.toml"
-        values = "".join(f"{name} = {json.dumps(str(one))}\n" for name, one in variables.items())
-        mine.write_text(f'version = 1\ninclude = "recipe.toml"\n[variables]\n{values}')
-        return mine
+        return policy
 
     def script(self, title: str) -> Path:
         """Returns a file with the recipe, which is a Python script."""
@@ -90,8 +85,20 @@ class Place:
         **options: Any,
     ) -> Done:
         """Returns how a command went under a recipe; the log is in ``log``."""
-        policy = self.policy(title, variables)
-        return self.under(policy, *command, **options)
+        given = [
+            word for name, one in (variables or {}).items() for word in ("--set", f"{name}={one}")
+        ]
+        return self.bare(
+            *PINFOLD,
+            *given,
+            "--policy",
+            self.policy(title),
+            "--audit",
+            self.log,
+            "--",
+            *command,
+            **options,
+        )
 
     def under(self, policy: Path | str, *command: str | Path, **options: Any) -> Done:
         """Returns how a command went under a policy; the log is in ``log``."""

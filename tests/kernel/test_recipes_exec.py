@@ -91,12 +91,8 @@ def test_the_remote_can_be_pushed_to(repository: Place) -> None:
         before = refs(repository)
         repository.bare(*command)
         assert refs(repository) != before, name
-        for ref in ("pushed", "a", "b", "c", "d"):
+        for ref in ("pushed", *"abcd", *(f"t{number}" for number in range(8))):
             repository.bare("git", "-C", repository.around / "remote.git", "branch", "-D", ref)
-        for ref in range(8):
-            repository.bare(
-                "git", "-C", repository.around / "remote.git", "branch", "-D", f"t{ref}"
-            )
 
 
 @pytest.mark.parametrize("title", [NO_PUSH, STATUS])

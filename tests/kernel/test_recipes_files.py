@@ -7,17 +7,16 @@ import re
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.kernel.recipes import Place, place, recipe
+from tests.kernel.recipes import Place, place, recipe, recipes
 from tests.kernel.support import PINFOLD, Terminal, execute
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
-
     from tests.kernel.support import User
 
 FILE = "One file inside an allowed tree"
@@ -35,6 +34,24 @@ PROOF = "A log that proves it"
 def here() -> Iterator[Place]:
     with place() as one:
         yield one
+
+
+POLICIES = [
+    title for title, blocks in recipes().items() if [language for language, _ in blocks] == ["toml"]
+]
+
+
+@pytest.mark.parametrize("title", POLICIES)
+def test_check(here: Place, title: str) -> None:
+    """Each policy can be used, and there is nothing in it to warn of."""
+    done = here.bare(sys.executable, "-m", "pinfold", "check", here.policy(title))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_every_recipe_is_tried() -> None:
+    """A test names each recipe, so none stands there untried."""
+    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_recipes_*.py"))
+    assert [title for title in recipes() if f'"{title}"' not in tests] == []
 
 
 ALIASES = """

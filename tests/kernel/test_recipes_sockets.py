@@ -148,7 +148,7 @@ def sockets(here: Place) -> Iterator[tuple[Place, dict[str, Server]]]:
     """Two stream and two datagram servers in a directory, and four with abstract names."""
     run = here.work / "run"
     run.mkdir()
-    suffix = f"-{os.getpid()}"
+    names = {"named": "named", "dnamed": "worker-1", "other": "other", "dother": "worker-x"}
     kinds = {"": socket.SOCK_STREAM, "d": socket.SOCK_DGRAM}
     with contextlib.ExitStack() as stack:
         servers = {}
@@ -158,7 +158,7 @@ def sockets(here: Place) -> Iterator[tuple[Place, dict[str, Server]]]:
                 base.mkdir(exist_ok=True)
                 at = str(base / f"{name}.sock")
                 servers[directory + name] = Server(socket.AF_UNIX, kind, at, name.encode())
-                abstract = f"\0app-{directory}{name}{suffix}"
+                abstract = f"\0app-{os.getpid()}-{names[directory + name]}"
                 servers[f"@{directory}{name}"] = Server(
                     socket.AF_UNIX, kind, abstract, name.encode()
                 )
@@ -223,14 +223,10 @@ def test_one_socket_by_datagrams(sockets: tuple[Place, dict[str, Server]]) -> No
 def test_one_abstract_socket_of_two(sockets: tuple[Place, dict[str, Server]]) -> None:
     """Abstract names have patterns."""
     here, servers = sockets
-    suffix = f"-{os.getpid()}"
-    text = here.policy(ONE).read_text().replace('"app-named"', f'"app-*named{suffix}"')
-    policy = here.around / "abstract.toml"
-    policy.write_text(text)
-    words = [f"connect:@app-named{suffix}", f"sendto:@app-dnamed{suffix}"]
-    words += [f"connect:@app-other{suffix}", f"sendto:@app-dother{suffix}"]
-    words += [f"sendmsg:@app-dother{suffix}"]
-    done = here.under(policy, *here.python(UNIX_CLIENT), *words)
+    app = f"app-{os.getpid()}"
+    words = [f"connect:@{app}-named", f"sendto:@{app}-worker-1"]
+    words += [f"connect:@{app}-other", f"sendto:@{app}-worker-x", f"sendmsg:@{app}-worker-x"]
+    done = here.run(ONE, *here.python(UNIX_CLIENT), *words, variables={"APP": app})
     found = [line.split()[-1] for line in done.stdout.splitlines()]
     assert found == ["named", "1", "EACCES", "EACCES", "EACCES"], done.stderr
     assert servers["@other"].heard(0) == servers["@dother"].heard(0) == []
@@ -292,34 +288,25 @@ for text in sys.argv[2:]:
 """
 
 
-def with_port(here: Place, title: str, old: int, port: int) -> Path:
-    """A recipe with another port."""
-    policy = here.around / "port.toml"
-    text = here.policy(title).read_text()
-    assert f":{old}" in text
-    policy.write_text(text.replace(f":{old}", f":{port}"))
-    return policy
-
-
 @pytest.mark.parametrize("threads", [1, 8])
 def test_tcp_to_one_port(here: Place, threads: int) -> None:
     """Addresses of documentation, of this machine and in all notations end at one server."""
     wanted = ["4,192.0.2.1,80", "4,127.0.0.1,1", "6,2001:db8::1,443", "6,::ffff:192.0.2.1,80"]
     wanted += ["6,::1,1", "4,0.0.0.0,1", "6,::,1"]
     with Server(socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", 0), b"proxy") as proxy:
-        policy = with_port(here, TCP, 3128, proxy.port)
-        done = here.under(policy, *here.python(TCP_CLIENT), str(threads), *wanted)
+        to = {"PROXY": proxy.port}
+        done = here.run(TCP, *here.python(TCP_CLIENT), str(threads), *wanted, variables=to)
         assert done.stdout.splitlines() == [f"{one} proxy" for one in wanted], done.stderr
         assert len(proxy.heard(threads * len(wanted))) == threads * len(wanted)
         assert len(here.records(verdict="redirect")) == threads * len(wanted)
         udp = "import socket; socket.socket(2, 2).sendto(b'x', ('192.0.2.1', 9))"
-        assert "PermissionError" in here.under(policy, *here.python(udp)).stderr
+        assert "PermissionError" in here.run(TCP, *here.python(udp), variables=to).stderr
         fast = "import socket; socket.socket().sendto(b'x', 0x20000000, ('127.0.0.1', 1))"
-        assert "PermissionError" in here.under(policy, *here.python(fast)).stderr
+        assert "PermissionError" in here.run(TCP, *here.python(fast), variables=to).stderr
         only = (
             "import socket; s = socket.socket(10); s.setsockopt(41, 26, 1); s.connect(('::1', 1))"
         )
-        assert "OSError" in here.under(policy, *here.python(only)).stderr
+        assert "OSError" in here.run(TCP, *here.python(only), variables=to).stderr
         assert len(proxy.heard(threads * len(wanted))) == threads * len(wanted)
 
 
@@ -327,9 +314,9 @@ def test_tcp_to_one_port(here: Place, threads: int) -> None:
 def test_curl_to_one_port(here: Place) -> None:
     """A real client, which never gets where it wanted to."""
     with Server(socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", 0), b"proxy") as proxy:
-        policy = with_port(here, TCP, 3128, proxy.port)
+        to = {"PROXY": proxy.port}
         url = "http://192.0.2.9/"
-        done = here.under(policy, "curl", "-sS", "--http0.9", "--max-time", "20", url)
+        done = here.run(TCP, "curl", "-sS", "--http0.9", "--max-time", "20", url, variables=to)
         assert done.stdout == "proxy", done.stderr
         (record,) = here.records(verdict="redirect")
         assert record["substituted"] == {
@@ -352,8 +339,8 @@ def test_datagrams_to_one_port(here: Place) -> None:
         Server(socket.AF_INET, socket.SOCK_DGRAM, ("127.0.0.1", 0), b"resolver") as resolver,
         Server(socket.AF_INET, socket.SOCK_DGRAM, ("127.0.0.1", 0), b"other") as other,
     ):
-        policy = with_port(here, UDP, 5353, resolver.port)
-        done = here.under(policy, *here.python(script), str(other.port))
+        to = {"RESOLVER": resolver.port}
+        done = here.run(UDP, *here.python(script), str(other.port), variables=to)
         # The sender is told as it is: that is the recipe's limit.
         first, *rest = done.stdout.splitlines()
         assert first == f"(b'resolver', ('127.0.0.1', {resolver.port}))", done.stderr

@@ -52,8 +52,8 @@ class Match:
     real: tuple[bytes, ...] = ()
     """Globs for the name that symbolic links lead to."""
     access: frozenset[str] = frozenset()
-    """Of ``ACCESS``. A rule that allows has to name all that the call does with the path (reading goes
-    without saying where it executes); any other rule, one of it."""
+    """Of ``ACCESS``. A rule that allows has to name all that the call does with the path (reading
+    goes without saying where it executes); any other rule, one of it."""
     argv: tuple[tuple[bytes, ...], ...] = ()
     """Patterns, an element each: ``*``, ``?`` and ``[]`` match any bytes, slashes too. ``REST`` may
     stand anywhere, several times. The first element is compared with the last component of the

@@ -485,6 +485,10 @@ def test_what_map_has_settled_is_left_alone() -> None:
     pushes = trapped("execve", b"/a", argv=[b"git", b"push"], settled=settled)
     assert words(argv, pushes) == "deny argv"
     assert judged(argv, trapped("execve", b"/a", argv=[b"git"], settled=settled)) is ALLOWED
+    # A new argv is judged by the rules on argv alone, too.
+    pull = rule(to(argv=(b"git", b"pull")), "pull", argv=((b"git", b"push"),))
+    assert words(model(pull, rule(DENY, on=EXEC)), pushes) == "redirect pull"
+    assert words(model(pull, rule(DENY, "no", argv=((b"git", b"pull"),))), pushes) == "deny no"
 
 
 def test_programs() -> None:
