@@ -15,6 +15,8 @@ class FunctionJudge:
     """Asks a function about every trapped call."""
 
     literals: tuple[bytes, ...] = ()
+    whole: frozenset[str] = frozenset()
+    addresses = False
 
     def __init__(
         self,
@@ -27,6 +29,9 @@ class FunctionJudge:
         self.calls: Mapping[str, frozenset[Kind]] = calls or {}
         self.real = real
         self.closed = 0
+
+    def executed(self, program: bytes) -> Verdict | None:
+        """Has nothing against any program."""
 
     def close(self) -> None:
         """Counts."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pinfold import bpf
 from pinfold.arch.x86_64 import ARGUMENTS
 from pinfold.audit.record import Entry, Path
-from pinfold.backends.base import Deny
+from pinfold.backends.base import Deny, Kill
 from pinfold.backends.trace import TraceBackend
 from pinfold.errors import LaunchError, UnsupportedError
 from pinfold.launch import confine, filters, spawn
@@ -33,6 +33,7 @@ from pinfold.supervisor.engine import UNPINNED, Engine
 from pinfold.supervisor.loop import OPTIONS, Supervisor
 from pinfold.supervisor.shapes import EVERYTHING, PATHS, counted, with_calls
 from pinfold.syscalls.filter import answers
+from pinfold.syscalls.numbers import X86_64
 from pinfold.tracee.names import Names
 from pinfold.tracee.waits import Waits
 from pinfold.uapi import seccomp as abi
@@ -261,7 +262,14 @@ class Session:
     def _supervise(self) -> Outcome:
         secret = (_random(), _random())
         shapes = self._shapes()
-        program = seccomp.FilterProgram(filter_code(shapes, secret))
+        program = seccomp.FilterProgram(
+            filter_code(
+                shapes,
+                secret,
+                whole=() if self._judge is None else self._judge.whole,
+                fixed_addresses=self._judge is not None and self._judge.addresses,
+            )
+        )
         waits = Waits()
         live = LiveCheck()
         arenas = ArenaPool()
@@ -326,7 +334,7 @@ class Session:
 
     def _note(self, decision: Decision) -> None:
         # Kept with or without a log: why COMMAND itself may have been denied.
-        if decision.rule is not None and isinstance(decision.plan, Deny):
+        if decision.rule is not None and isinstance(decision.plan, Deny | Kill):
             self._last_denial = f"rule: {decision.rule}"
         elif decision.action == UNPINNED:
             self._last_denial = "its arguments could not be pinned: see `pinfold doctor`"
@@ -379,12 +387,20 @@ class Session:
         self.signal(signal.SIGKILL)
 
 
-def filter_code(trapped: Iterable[int], secret: tuple[int, int]) -> bytes:
+def filter_code(
+    trapped: Iterable[int],
+    secret: tuple[int, int],
+    *,
+    whole: Iterable[str] = (),
+    fixed_addresses: bool = False,
+) -> bytes:
     """Returns the filter of a sandbox as ``struct sock_filter`` bytes.
 
     Args:
         trapped: Numbers of the calls to be judged.
         secret: Marks the call by which the memfd is delivered.
+        whole: Names of calls that are judged even without the address that they are about.
+        fixed_addresses: Whether socket options that reroute are refused; see ``syscalls.filter``.
     """
     cases = answers(
         trapped,
@@ -394,6 +410,8 @@ def filter_code(trapped: Iterable[int], secret: tuple[int, int]) -> bytes:
         delivery=DELIVERY_CALL,
         secret=secret,
         hand_over=abi.SECCOMP_RET_USER_NOTIF,
+        whole={X86_64[name] for name in whole},
+        fixed_addresses=fixed_addresses,
     )
     return filters.assembled(
         {

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 PYTHON = "/usr/bin/python3"
 NO_PUSH = "No git push"
 STATUS = "git status, and nothing else"
+AT_ONCE = {"plain", "path", "directory", "link", "core", "script", "send-pack", "receive-pack"}
+"""Ways that do not even begin; of the others git starts, and is stopped in the middle."""
 THREADS = """
 import subprocess, sys, threading
 def work(number):
@@ -102,6 +104,8 @@ def test_no_push(repository: Place, title: str) -> None:
         done = repository.run(title, *command)
         assert refs(repository) == "", name
         assert repository.records(verdict="deny", errno="EPERM", syscall="execve"), (name, done)
+        if name in AT_ONCE:
+            assert done.returncode == 126, name
 
 
 @pytest.mark.parametrize("title", [NO_PUSH, STATUS])

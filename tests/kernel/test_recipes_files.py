@@ -17,6 +17,7 @@ from tests.kernel.support import PINFOLD, Terminal, execute
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
     from tests.kernel.support import User
 
 FILE = "One file inside an allowed tree"
@@ -244,7 +245,8 @@ def solution(here: Place) -> Path:
     source = here.around / "solution.c"
     source.write_text(
         "#include <errno.h>\n#include <fcntl.h>\n#include <stdio.h>\n#include <stdlib.h>\n"
-        "#include <string.h>\n#include <sys/socket.h>\n#include <unistd.h>\n"
+        "#include <string.h>\n#include <sys/resource.h>\n#include <sys/socket.h>\n"
+        "#include <unistd.h>\n"
         "static int said(long result) {\n"
         '    puts(result < 0 ? strerrorname_np(errno) : "done");\n'
         "    return 0;\n"
@@ -258,6 +260,8 @@ def solution(here: Place) -> Path:
         "    case 's': return said(socket(AF_INET, SOCK_STREAM, 0));\n"
         "    case 'e': return said(execl(argv[2], argv[2], (char *)0));\n"
         "    case 'm': return said(*(void *volatile *)&(void *){malloc(1L << 29)} ? 0 : -1);\n"
+        "    case 'u': { struct rlimit r; getrlimit(RLIMIT_CPU, &r); printf(\"%ld \", r.rlim_cur);\n"
+        "        getrlimit(RLIMIT_FSIZE, &r); printf(\"%ld\\n\", r.rlim_cur); return 0; }\n"
         "    case 'l': for (;;) continue;\n"
         "    case 'p': pause(); return 0;\n"
         "    case 'f': for (a = 0; a < 100; a++) {\n"
@@ -287,6 +291,7 @@ def test_judge(here: Place, solution: Path) -> None:
         (("e", "/bin/sh"), "EACCES"),
         (("e", "/usr/bin/env"), "EACCES"),
         (("m",), "ENOMEM"),
+        (("u",), "2 1048576"),
         (("f",), "7 EAGAIN"),
     ):
         done = here.run(JUDGE, solution, *words)

@@ -18,7 +18,6 @@ from tests.kernel.support import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 ONE = "One Unix socket of two"
 TCP = "All TCP connections to one port"
@@ -201,6 +200,16 @@ def test_one_socket_of_two(sockets: tuple[Place, dict[str, Server]]) -> None:
     assert len(here.records(verdict="deny", syscall="connect")) == 8
     # A link to the allowed one is another name of it, and not on the list.
     assert client(here, ONE, f"connect:{here.work}/good", RUN=run) == ["EACCES"]
+
+
+def test_a_link_at_the_allowed_name(sockets: tuple[Place, dict[str, Server]]) -> None:
+    """Whoever made it, it leads where it leads."""
+    here, servers = sockets
+    run = here.work / "run"
+    (run / "named.sock").rename(run / "moved.sock")
+    (run / "named.sock").symlink_to("other.sock")
+    assert client(here, ONE, f"connect:{run}/named.sock", RUN=run) == ["EACCES"]
+    assert servers["other"].heard(0) == []
 
 
 def test_one_socket_by_datagrams(sockets: tuple[Place, dict[str, Server]]) -> None:

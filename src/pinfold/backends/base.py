@@ -63,6 +63,8 @@ class Inject(NamedTuple):
 
     descriptor: int
     close_on_exec: bool
+    ours: bool = False
+    """Whether it is the back end's to close."""
 
 
 class Kill(NamedTuple):

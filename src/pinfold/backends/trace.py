@@ -162,15 +162,12 @@ class TraceBackend:
         task.resume_to_exit()
 
     def _give(self, task: Task, plan: Serve | Inject) -> int:
-        made = -1
+        made = plan.descriptor if isinstance(plan, Inject) and plan.ours else -1
         try:
             if isinstance(plan, Serve):
                 made = memfd.with_content("pinfold-served", plan.content)
-            result = self._installer.hand_over(
-                task,
-                plan.descriptor if isinstance(plan, Inject) else made,
-                close_on_exec=plan.close_on_exec,
-            )
+            given = plan.descriptor if isinstance(plan, Inject) else made
+            result = self._installer.hand_over(task, given, close_on_exec=plan.close_on_exec)
         except OSError as error:
             return self._skip(task, -(error.errno or errno.ENOMEM))
         finally:

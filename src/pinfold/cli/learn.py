@@ -168,6 +168,8 @@ class _Watch:
     """A policy that allows everything, and notes it."""
 
     literals: tuple[bytes, ...] = ()
+    whole: frozenset[str] = frozenset()
+    addresses = False
 
     def __init__(self, known: _Known | None) -> None:
         self.calls: Mapping[str, frozenset[Kind]] = dict.fromkeys(TABLE, frozenset(Kind))
@@ -202,6 +204,9 @@ class _Watch:
         # What fails as the policy would have it fail is no loss.
         if refusal is not None and (result is None or -result != refusal.errno):
             self.refused[f"{begun.what}: {refusal.rule}"] = None
+
+    def executed(self, program: bytes) -> None:
+        """Has nothing against any program."""
 
     def close(self) -> None:
         """Notes the calls that never ended."""

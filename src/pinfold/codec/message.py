@@ -71,6 +71,11 @@ class ControlMessage(NamedTuple):
     data: bytes
 
 
+def routes(control: bytes) -> bool:
+    """Returns whether control data says by which hosts a packet goes: it ends up at another one."""
+    return any((one.level, one.type) in net.ROUTING_MESSAGES for one in control_messages(control))
+
+
 def decode(image: Image, address: int) -> Message:
     """Copies a message of the task, but for the data that its vector points to.
 

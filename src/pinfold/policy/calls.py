@@ -121,6 +121,15 @@ class Judge(Protocol):
         """
 
     @property
+    def whole(self) -> frozenset[str]:
+        """Calls that it wants to see even where they lack the address that they are about."""
+
+    @property
+    def addresses(self) -> bool:
+        """Whether a verdict may depend on socket addresses, so that nothing else may say where a
+        call goes: options for source routing are refused then."""
+
+    @property
     def real(self) -> bool:
         """Whether names that links lead to are to be found out."""
 
@@ -130,6 +139,12 @@ class Judge(Protocol):
 
     def judge(self, call: Trapped) -> Verdict | Later:
         """Returns the verdict. Raises nothing: what goes wrong in a handler is a denial."""
+
+    def executed(self, program: bytes) -> Verdict | None:
+        """Returns the verdict that kills a program which was executed in the end, or None.
+
+        It need not be what the call named: the interpreter of a script is opened by the kernel.
+        """
 
     def close(self) -> None:
         """Ends what was started for this sandbox. Called once, when no task is left."""

@@ -14,29 +14,23 @@ returns a :class:`Waiting`, the slot stays the call's, and :meth:`Engine.finish`
 from __future__ import annotations
 
 import errno
-import os
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pinfold.arch.x86_64 import ARGUMENTS, RIP
-from pinfold.backends.base import Deny, Inject, Kill, Redirect, Return, SendFirst, Serve
-from pinfold.codec.base import Refused
+from pinfold.backends.base import Deny, Kill, Redirect
+from pinfold.codec.base import Refused, SlotFull
 from pinfold.codec.image import Image
-from pinfold.codec.message import Message
-from pinfold.codec.openhow import OpenHow
-from pinfold.codec.sockaddr import Sockaddr, Unix
-from pinfold.policy.calls import INJECT, KILL, RETURN, SERVE, Argument, Trapped, Verdict
+from pinfold.errors import TraceeGone
+from pinfold.policy.calls import KILL, RETURN, SERVE, Argument, Trapped, Verdict
 from pinfold.policy.rules import ALLOW, DENY, REDIRECT
-from pinfold.supervisor import arguments, reopen
+from pinfold.supervisor import arguments, plans, reopen, sockets
 from pinfold.supervisor.pathnames import Judged, Pathnames, with_path
+from pinfold.supervisor.reading import Read, how_of
 from pinfold.syscalls.kinds import PATHS, Kind, as_int
 from pinfold.tracee.loader import from_loader
-from pinfold.uapi.fs import AT_FDCWD
-from pinfold.uapi.net import UNIX_PATH_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from pinfold.backends.base import Plan
     from pinfold.pins.arena import Slot
     from pinfold.policy.calls import Judge, Later
@@ -65,21 +59,6 @@ class Decision(NamedTuple):
     """(argument, what it was, what it is) of what a rule replaced, apart from paths."""
     value: int | bytes | None = None
     """What is returned or served by verdict."""
-
-
-class Read(NamedTuple):
-    """A call whose arguments are in its slot."""
-
-    task: Task
-    call: Shape
-    image: Image
-    judged: tuple[Judged, ...]
-    others: tuple[Argument, ...]
-    scalars: dict[int, int]
-    """By argument, what replaces numbers."""
-    action: str
-    rule: str | None
-    """What ``--map`` and ``--deny`` say."""
 
 
 class Waiting(NamedTuple):
@@ -159,7 +138,7 @@ class Engine:
             others = _others(task, call, image) if call.others else ()
         except Refused as refused:
             return _failed(refused.errno)
-        how = _how_of(others)
+        how = how_of(others)
         action = ALLOW
         rule: str | None = None
         judged: list[Judged] = []
@@ -180,6 +159,29 @@ class Engine:
             return self._made(read)
         return self._asked(read, self._judge)
 
+    def executed(self, task: Task, names: tuple[bytes, ...]) -> Decision | None:
+        """Returns a verdict that kills a program which has just been executed, or None.
+
+        The interpreter of a script is opened by the kernel itself. So the program that runs in the
+        end is judged once more, where real names are, and if it is not what the call named.
+
+        Args:
+            task: Who executes; its program is the new one.
+            names: What its call named.
+        """
+        program = task.program
+        if not self._real or program in names or program[:1] != b"/":
+            return None
+        one = self._paths.judge((program,))
+        rule = one.rule if one.action == DENY else None
+        if rule is None and self._judge is not None:
+            verdict = self._judge.executed(program)
+            rule = verdict.rule if verdict is not None else None
+        if rule is None:
+            return None
+        judged = Judged(0, program, (program,), program, 0)
+        return Decision(_NOTHING if self._dry else Kill(), KILL, rule, (judged,))
+
     def finish(self, waiting: Waiting, verdict: Verdict) -> Decision:
         """Returns what to do about a call that a policy has taken its time for.
 
@@ -194,18 +196,23 @@ class Engine:
         decision = Decision(_NOTHING, read.action, read.rule, read.judged, read.others)
         call = read.call
         if self._real and read.action == ALLOW and call.row.group == "open" and read.judged:
+            if read.judged[0].jump:
+                given = reopen.pipe(read.judged[0].jump, read.open_flags)
+                if isinstance(given, int):
+                    return _failed(given, decision.judged, decision.others)
+                return decision._replace(plan=given)
             plan = reopen.plan(
                 call.row.name,
                 read.task.registers,
                 read.image,
                 read.judged[0],
-                _how_of(read.others),
+                how_of(read.others),
             )
             if isinstance(plan, int):
                 return _failed(plan, decision.judged, decision.others)
             if plan is not None:
                 return decision._replace(plan=plan)
-        return decision._replace(plan=_plan(call, read.judged, read.others, read.scalars))
+        return decision._replace(plan=plans.make(call, read.judged, read.others, read.scalars))
 
     def _asked(self, read: Read, judge: Judge) -> Decision | Waiting:
         task, call = read.task, read.call
@@ -217,7 +224,9 @@ class Engine:
         }
         others = {one.at: one for one in read.others}
         for one in read.others:
-            failed = self._name_socket(read, one, names, others)
+            failed = sockets.name(
+                self._names, read, one, names, others, real=self._real
+            ) or sockets.settle(read, others[one.at], others)
             if failed:
                 return _failed(failed, read.judged, read.others)
         read = read._replace(others=tuple(others.values()))
@@ -265,17 +274,21 @@ class Engine:
         if action in (RETURN, SERVE):
             decision = decision._replace(value=verdict.value)
         if self._dry and action != ALLOW:
-            return decision._replace(plan=_plan(read.call, read.judged, read.others, read.scalars))
+            return decision._replace(
+                plan=plans.make(read.call, read.judged, read.others, read.scalars)
+            )
         if action == ALLOW:
             made = self._made(self._without(read, verdict.left))
             return made if verdict.rule is None else made._replace(rule=made.rule or verdict.rule)
         if action == REDIRECT:
             try:
                 return self._redirected(read, verdict)
-            except (ValueError, TypeError) as error:
+            except (SlotFull, TraceeGone):
+                raise
+            except Exception as error:  # noqa: BLE001 (whatever a handler came up with is a denial)
                 rule = f"{verdict.rule}: cannot redirect: {error}"
                 return decision._replace(plan=Deny(errno.EPERM), action=DENY, rule=rule)
-        return decision._replace(plan=_answer(read, verdict))
+        return decision._replace(plan=plans.answer(read, verdict))
 
     def _without(self, read: Read, left: frozenset[str]) -> Read:
         # What nobody has looked at stays what the program passed.
@@ -302,7 +315,7 @@ class Engine:
             new = verdict.replace[name]
             if index in others:
                 was = others[index]
-                others[index] = _written(image, was, new, scalars)
+                others[index] = plans.written(image, was, new, scalars)
                 replaced.append((index, was.value, others[index].value))
             elif kind in PATHS or kind is Kind.TEXT:
                 at = [one.argument for one in judged].index(index)
@@ -317,7 +330,7 @@ class Engine:
         if len(found) < len(verdict.replace):
             missing = ", ".join(sorted(verdict.replace.keys() - found))
             raise ValueError(f"{read.call.row.name} has nothing to replace as {missing}")
-        plan = _plan(read.call, judged, others.values(), scalars)
+        plan = plans.make(read.call, judged, others.values(), scalars)
         return Decision(
             plan,
             REDIRECT,
@@ -326,42 +339,6 @@ class Engine:
             tuple(others.values()),
             tuple(replaced),
         )
-
-    def _name_socket(
-        self,
-        read: Read,
-        one: Argument,
-        names: dict[str, tuple[bytes, ...]],
-        others: dict[int, Argument],
-    ) -> int:
-        # The name of a Unix socket is a path from the working directory; see ``pathnames`` about
-        # those. Returns an errno when the call must fail, else 0.
-        path = _socket_path(one.value)
-        if not path:
-            return 0
-        task = read.task
-        try:
-            meaning = self._names.resolve(
-                task.tid,
-                task.tgid,
-                AT_FDCWD,
-                path,
-                absolute=task.shares,
-                follow=read.call.row.group != "bind" if self._real else None,
-            )
-        except OSError as error:
-            return error.errno or errno.EACCES
-        names[one.name] = meaning.names
-        pinned = path
-        if self._real and meaning.real is not None and not meaning.jumps:
-            pinned = meaning.seen_by_task(meaning.real) or b""
-        elif task.shares and path[:1] != b"/":
-            pinned = meaning.absolute or b""
-        if pinned != path:
-            if not 0 < len(pinned) <= UNIX_PATH_MAX:
-                return errno.EACCES
-            others[one.at] = _written(read.image, one, Unix(pinned), read.scalars)
-        return 0
 
     def _name_descriptor(self, task: Task, call: Shape, names: dict[str, tuple[bytes, ...]]) -> int:
         # A call that changes an open file is judged by the file's name. Where another task may
@@ -398,86 +375,6 @@ def _others(task: Task, call: Shape, image: Image) -> tuple[Argument, ...]:
                 Argument(one.argument, one.name, one.kind, argument.value, argument.pointer)
             )
     return tuple(found)
-
-
-def _socket_path(value: Any) -> bytes | None:
-    address = value.address if isinstance(value, Sockaddr) else None
-    if isinstance(value, Message):
-        address = value.name
-    return address.path if isinstance(address, Unix) else None
-
-
-def _written(image: Image, was: Argument, new: Any, scalars: dict[int, int]) -> Argument:
-    value, pointer, size = arguments.write(image, was.kind, was.value, new)
-    if size is not None:
-        scalars[was.at + 1] = size
-    return was._replace(value=value, pointer=pointer)
-
-
-def _plan(
-    call: Shape,
-    judged: Iterable[Judged],
-    others: Iterable[Argument],
-    scalars: dict[int, int],
-) -> Plan:
-    if call.batch:
-        for one in others:
-            return SendFirst(one.pointer)
-    pointers = [(one.argument, one.pointer) for one in judged]
-    pointers += [(one.at, one.pointer) for one in others]
-    return Redirect((*pointers, *scalars.items()))
-
-
-def _answer(read: Read, verdict: Verdict) -> Plan:
-    # Of verdicts by which the call is not made. What makes no sense is a denial.
-    action = verdict.action
-    if action == KILL:
-        return Kill()
-    if action == RETURN:
-        return Return(verdict.value)
-    if action == INJECT:
-        return Inject(verdict.value, _closes_on_exec(read))
-    if action == SERVE:
-        flags = _open_flags(read)
-        if not read.call.opens:
-            return Deny(errno.EPERM)
-        if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
-            return Deny(errno.EACCES)
-        if flags & os.O_DIRECTORY:
-            return Deny(errno.ENOTDIR)
-        return Serve(verdict.value, _closes_on_exec(read))
-    return Deny(verdict.errno or errno.EACCES)
-
-
-def _open_flags(read: Read) -> int:
-    how = _how_of(read.others)
-    if how is not None:
-        return how.flags
-    if read.call.row.name == "creat":
-        return os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-    return read.task.registers[read.call.flags] if read.call.flags >= 0 else 0
-
-
-_CLOSES: Final = {
-    "socket": (1, os.O_CLOEXEC),
-    "accept4": (3, os.O_CLOEXEC),
-    "memfd_create": (1, 1),
-}
-"""Calls that make a descriptor: the argument with their flags, and the one for close-on-exec."""
-
-
-def _closes_on_exec(read: Read) -> bool:
-    at = _CLOSES.get(read.call.row.name)
-    if at is None:
-        return bool(_open_flags(read) & os.O_CLOEXEC)
-    return bool(read.task.registers[ARGUMENTS[at[0]]] & at[1])
-
-
-def _how_of(others: tuple[Argument, ...]) -> OpenHow | None:
-    for one in others:
-        if isinstance(one.value, OpenHow):
-            return one.value
-    return None
 
 
 def _failed(

@@ -17,7 +17,7 @@ import signal
 from typing import TYPE_CHECKING, Any, Final
 
 from pinfold.arch.x86_64 import COMPAT_CS, CS, ORIG_RAX, RAX, RDI
-from pinfold.backends.base import Deny
+from pinfold.backends.base import Deny, Kill
 from pinfold.codec.base import SlotFull
 from pinfold.errors import TraceeGone
 from pinfold.linux import ptrace
@@ -32,6 +32,7 @@ from pinfold.supervisor.parked import ParkingLot
 from pinfold.syscalls.numbers import X86_64 as NR
 from pinfold.tracee import stops
 from pinfold.tracee.inject import replay
+from pinfold.tracee.real import as_name
 from pinfold.uapi import ptrace as abi
 from pinfold.uapi.prctl import CLONE_VFORK, CLONE_VM
 
@@ -253,6 +254,8 @@ class Supervisor:
             self.denied += 1
         elif decision.action in (REDIRECT, RETURN, SERVE, INJECT):
             self.redirected += 1
+        if call.executes:
+            task.executing = tuple(name for one in decision.judged for name in one.names)
         result = self._backend.carry_out(task, slot, decision.plan)
         if self._over is not None:
             if result is not None:
@@ -349,10 +352,15 @@ class Supervisor:
         if former != task.tid:
             self._finish(task.tid, None)
         self._finish(former, 0)
+        maker = self._family.get(former) or task
+        named, maker.executing = maker.executing, ()
         ended = self._family.executed(task, former, _program_of(task.tid))
         if ended is not None:
             self._backend.gone(ended)
         self._backend.executed(task)
+        if self._is_refused(task, named):
+            kill(task.tgid)
+            return
         first = task.tid == self._main and not self.executed
         if task.load()[CS] == COMPAT_CS:
             self._refuse(task, first=first)
@@ -362,6 +370,19 @@ class Supervisor:
             if self._on_executed is not None:
                 self._on_executed()
         task.resume()
+
+    def _is_refused(self, task: Task, named: tuple[bytes, ...]) -> bool:
+        # Whether what runs now, the interpreter of a script perhaps, is not to run.
+        call = self._shapes.get(NR["execve"])
+        if call is None:
+            return False
+        decision = self._engine.executed(task, named)
+        if decision is None:
+            return False
+        task.load()
+        self._record(task, call, decision)
+        self.denied += 1
+        return isinstance(decision.plan, Kill)
 
     def _refuse(self, task: Task, *, first: bool) -> None:
         self.refused = self.refused or first
@@ -418,7 +439,7 @@ def _sent_by_tgkill(task: Task) -> bool:
 
 def _program_of(tid: int) -> bytes:
     try:
-        return os.readlink(b"/proc/%d/exe" % tid)
+        return as_name(os.readlink(b"/proc/%d/exe" % tid))
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ESRCH, errno.EACCES, errno.EPERM):
             return b""

@@ -4,9 +4,12 @@ A verdict on a *relative* path also depends on a directory that a path string do
 another task may exchange that directory meanwhile (``Task.shares``), the absolute path that was
 judged takes the place of the relative one in the slot.
 
-An exec by descriptor (``execveat`` with an empty path) names what the descriptor is open on. Where
-another task may exchange the descriptor, it fails. So does an exec through a link in ``/proc``
-that jumps to such a descriptor, where real names are judged and the file has none.
+An exec by descriptor (``execveat`` with an empty path) names what the descriptor is open on, and so
+does a link by descriptor (``linkat``). Where another task may exchange the descriptor, they fail.
+
+A link in ``/proc`` that jumps to a descriptor is one more thing that another task may exchange.
+Where real names are judged, the file's name is pinned in its place; a file without a name (a pipe)
+can then only be asked about, or opened by the supervisor (``supervisor.reopen``).
 """
 
 from __future__ import annotations
@@ -61,6 +64,8 @@ class Judged(NamedTuple):
     """The one of ``names`` that links lead to, where that is known."""
     direct: bool = False
     """Whether what is pinned has no symbolic link in it."""
+    jump: bytes = b""
+    """A link in ``/proc`` that jumps to a file without a name, which another task may exchange."""
 
 
 class Pathnames:
@@ -99,6 +104,10 @@ class Pathnames:
         self._literals = literals
         self._dry = dry
 
+    def judge(self, names: tuple[bytes, ...]) -> PathVerdict:
+        """Returns the verdict of ``--map`` and ``--deny`` on names."""
+        return self._judge(names)
+
     def read(
         self, task: Task, call: Shape, image: Image, path: PathArgument, how: OpenHow | None
     ) -> Judged | int | None:
@@ -119,8 +128,8 @@ class Pathnames:
         if path.kind is Kind.TEXT or not self._naming:
             return Judged(path.argument, asked, (), asked, pointer)
         if not asked:
-            if self._strict and call.executes and registers[call.at_flags] & AT_EMPTY_PATH:
-                return self._executed_by_descriptor(task, image, path, dirfd, pointer)
+            if self._strict and call.gives and registers[call.at_flags] & AT_EMPTY_PATH:
+                return self._by_descriptor(task, image, path, dirfd, pointer)
             return Judged(path.argument, asked, (), asked, pointer)
         resolve = 0 if how is None else how.resolve
         follow = _follows(call, path, registers, how) if self._real else None
@@ -129,13 +138,31 @@ class Pathnames:
             return meaning
         if meaning is None:
             return Judged(path.argument, asked, (), asked, pointer)
-        names, real = meaning.names, meaning.real
-        if self._real and call.executes and meaning.jumps and real is None and task.shares:
-            return errno.EACCES
+        one = Judged(path.argument, asked, meaning.names, asked, pointer, None, meaning.real)
+        return self._judged(task, call, image, one, meaning, resolve)
+
+    def _judged(
+        self,
+        task: Task,
+        call: Shape,
+        image: Image,
+        one: Judged,
+        meaning: Meaning,
+        resolve: int,
+    ) -> Judged | int:
+        # With its verdict, and what is pinned for it.
+        asked, names, real = one.asked, one.names, one.real
+        pointer = one.pointer
+        jump = b""
+        if meaning.jumps and real is None and task.shares:
+            if call.opens:
+                jump = meaning.link
+            elif call.row.group != "stat":
+                return errno.EACCES
         if self._literals and real is not None:
             names = (*names, *same_file(real, self._literals, names))
         verdict = self._judge(names, wants_directory(asked))
-        direct = real is not None and (not meaning.jumps or call.executes)
+        direct = real is not None and (not meaning.jumps or call.executes or task.shares)
         pinned = _to_pin(
             asked,
             meaning,
@@ -150,9 +177,9 @@ class Pathnames:
             if len(pinned) >= PATH_MAX:
                 return errno.ENAMETOOLONG
             pointer = image.address_of(image.put(pinned + b"\0"))
-        return Judged(path.argument, asked, names, pinned, pointer, verdict, real, direct)
+        return Judged(one.argument, asked, names, pinned, pointer, verdict, real, direct, jump)
 
-    def _executed_by_descriptor(
+    def _by_descriptor(
         self, task: Task, image: Image, path: PathArgument, descriptor: int, pointer: int
     ) -> Judged | int:
         if task.shares:
@@ -160,7 +187,7 @@ class Pathnames:
         try:
             name = self._names.of_descriptor(task.tid, descriptor)
         except OSError:
-            # Nothing that can be executed: the kernel says what it is.
+            # Nothing that can be executed or linked: the kernel says what it is.
             return Judged(path.argument, b"", (), b"", pointer)
         verdict = self._judge((name,), False)
         if verdict.action != REDIRECT or verdict.path is None or self._dry:

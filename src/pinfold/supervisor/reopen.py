@@ -7,6 +7,10 @@ does between; and it is opened by the task itself, with its credentials, its uma
 domain, blocking where it blocks. (An open made by the supervisor and handed over would have none of
 these.)
 
+A pipe has no name. Where another task may exchange the descriptor behind ``/dev/stdout`` and its
+like, the supervisor takes hold of what the link leads to, looks whether it is a pipe, opens *that*,
+and hands it over. Nothing else without a name is opened then.
+
 ``openat2`` is stricter than its elders about flags and modes that mean nothing. What they would
 have ignored is left out.
 
@@ -17,10 +21,11 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from typing import TYPE_CHECKING, Final
 
 from pinfold.arch.x86_64 import ARGUMENTS
-from pinfold.backends.base import Redirect
+from pinfold.backends.base import Inject, Redirect
 from pinfold.codec import openhow
 from pinfold.syscalls.numbers import X86_64 as NR
 from pinfold.uapi.fs import (
@@ -109,6 +114,32 @@ def plan(
         ),
         _OPENAT2,
     )
+
+
+def pipe(link: bytes, flags: int) -> Inject | int:
+    """Returns how a pipe is opened that another task may exchange meanwhile; else an errno.
+
+    Args:
+        link: The link in ``/proc`` that leads to it, in our view.
+        flags: ``O_*`` flags of the open.
+    """
+    try:
+        held = os.open(link, os.O_PATH | os.O_CLOEXEC)
+    except OSError as error:
+        return error.errno or errno.EACCES
+    try:
+        if not stat.S_ISFIFO(os.fstat(held).st_mode):
+            return errno.EACCES
+        # Not to wait here for somebody at the other end, as the task itself would have.
+        kept = flags & (os.O_ACCMODE | os.O_APPEND | os.O_PATH)
+        opened = os.open(f"/proc/self/fd/{held}", kept | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        return error.errno or errno.EACCES
+    finally:
+        os.close(held)
+    if not flags & (os.O_NONBLOCK | os.O_PATH):
+        os.set_blocking(opened, True)
+    return Inject(opened, bool(flags & os.O_CLOEXEC), ours=True)
 
 
 def _asked(call: str, registers: ctypes.Array[ctypes.c_uint64]) -> tuple[int, int]:

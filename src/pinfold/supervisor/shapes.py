@@ -57,6 +57,9 @@ class Shape(NamedTuple):
     """Whether it is made message by message (``sendmmsg``)."""
     executes: bool
     """Whether it executes a program."""
+    gives: bool
+    """Whether, with AT_EMPTY_PATH, it does to an open file what needs a verdict of its own: it
+    executes it, or gives it another name."""
     opens: bool
     """Whether it opens a file by path and returns a descriptor of it."""
     describes: int
@@ -98,6 +101,7 @@ def shape(row: Row, kinds: frozenset[Kind]) -> Shape:
         row.name == "chroot",
         row.name == "sendmmsg",
         row.name in ("execve", "execveat"),
+        row.name in ("execveat", "linkat"),
         row.group == "open" and row.name in _OPENS,
         ARGUMENTS[0] if _describes(row) else -1,
     )

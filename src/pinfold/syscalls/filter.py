@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 from pinfold.syscalls.kinds import Kind
 from pinfold.syscalls.numbers import X86_64
 from pinfold.syscalls.refused import REFUSED
 from pinfold.syscalls.table import TABLE
+from pinfold.uapi.net import ROUTING_OPTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 Test = tuple[int, int, int]
 """(argument, mask, value): true when ``args[argument] & mask == value``."""
@@ -18,6 +20,7 @@ Answers = dict[int, list[tuple[tuple[Test, ...], int]]]
 """Per call number: (tests, filter return value) pairs, the first whose tests all hold applies."""
 
 _ALL = 0xFFFFFFFFFFFFFFFF
+_LOW = 0xFFFFFFFF
 _UNNAMED = {
     row.number: index
     for row in TABLE.values()
@@ -36,6 +39,8 @@ def answers(
     delivery: int,
     secret: tuple[int, int],
     hand_over: int,
+    whole: Collection[int] = (),
+    fixed_addresses: bool = False,
 ) -> Answers:
     """Returns what the filter answers to which call.
 
@@ -49,16 +54,25 @@ def answers(
             arguments.
         secret: Two 64-bit numbers.
         hand_over: Return value for it.
+        whole: Numbers of calls that are trapped even without the one pointer.
+        fixed_addresses: Whether nothing but the address of a call may say where it goes: socket
+            options that do are refused then.
     """
     result: Answers = {}
     for row in REFUSED:
         test = () if row.argument < 0 else ((row.argument, row.mask, row.value),)
         result.setdefault(X86_64[row.name], []).append((test, refuse | row.errno))
+    if fixed_addresses:
+        for level, option in ROUTING_OPTIONS:
+            tests = ((1, _LOW, level), (2, _LOW, option))
+            result.setdefault(X86_64["setsockopt"], []).append((tests, refuse | errno.EPERM))
     for number in trapped:
         cases = result.setdefault(number, [])
         pointer = _UNNAMED.get(number)
-        if pointer is not None:
+        if pointer is not None and number not in whole:
             cases.append((((pointer, _ALL, 0),), allow))
         cases.append(((), trap))
-    result[delivery] = [(((0, _ALL, secret[0]), (1, _ALL, secret[1])), hand_over)]
+    # First of all that is said about this call.
+    asks = ((0, _ALL, secret[0]), (1, _ALL, secret[1])), hand_over
+    result.setdefault(delivery, []).insert(0, asks)
     return result

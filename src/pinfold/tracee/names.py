@@ -23,7 +23,7 @@ from typing import Final, NamedTuple
 from pinfold.errors import TraceeGone
 from pinfold.linux.files import location
 from pinfold.paths import climbs, join, normalise, under
-from pinfold.tracee.real import for_task, real
+from pinfold.tracee.real import as_name, for_task, real
 from pinfold.uapi.fs import AT_FDCWD
 
 _DELETED: Final = b" (deleted)"
@@ -44,6 +44,8 @@ class Meaning(NamedTuple):
     """The name that symbolic links lead to, where it was asked for; None for a file without one."""
     jumps: bool = False
     """Whether its real name alone does not lead to the same open file; see ``tracee.real``."""
+    link: bytes = b""
+    """Where it jumps, the name of the link from which it does."""
 
     def seen_by_task(self, name: bytes) -> bytes | None:
         """Returns the string by which the task reaches ``name``; None outside its root."""
@@ -138,7 +140,7 @@ class Names:
                 found = real(top, way, tid, tgid, follow=follow)
                 if found.shown not in (None, name):
                     names = (name, found.shown)
-                return Meaning(names, inside, root, found.name, found.jumps)
+                return Meaning(names, inside, root, found.name, found.jumps, found.link)
             climbed = _resolved(top, for_task(way, tid, tgid))
             if climbed is not None and climbed != name:
                 names = (name, climbed)
@@ -172,10 +174,10 @@ class Names:
             OSError: It is not open, or open on something that is in no file system.
         """
         if descriptor == AT_FDCWD:
-            return normalise(self._link(tid, "cwd", errno.ENOENT))
+            return as_name(self._shown(tid, "cwd", errno.ENOENT))
         if descriptor < 0:
             raise NoDirectoryError(errno.EBADF, "no such descriptor")
-        return normalise(self._link(tid, f"fd/{descriptor}", errno.EBADF))
+        return as_name(self._shown(tid, f"fd/{descriptor}", errno.EBADF))
 
     def _start(self, tid: int, dirfd: int) -> tuple[str, bytes]:
         # Our way to the directory that a relative path starts from, and its name.
@@ -186,6 +188,14 @@ class Names:
         return f"/proc/{tid}/fd/{dirfd}", self._link(tid, f"fd/{dirfd}", errno.EBADF)
 
     def _link(self, tid: int, what: str, missing: int) -> bytes:
+        # Of a directory; one that was removed has the name that it had.
+        link = f"/proc/{tid}/{what}"
+        target = self._shown(tid, what, missing)
+        if target.endswith(_DELETED) and not _same(link, target):
+            target = target[: -len(_DELETED)]
+        return target
+
+    def _shown(self, tid: int, what: str, missing: int) -> bytes:
         link = f"/proc/{tid}/{what}"
         try:
             target = os.readlink(os.fsencode(link))
@@ -200,8 +210,6 @@ class Names:
             # "pipe:[1]" leads nowhere; "(unreachable)/x" does, though not to a name that we know.
             kind = NoDirectoryError if _NOT_A_FILE.match(target) else OSError
             raise kind(errno.ENOTDIR, f"{link} is {os.fsdecode(target)}, not a directory")
-        if target.endswith(_DELETED) and not _same(link, target):
-            target = target[: -len(_DELETED)]
         return target
 
 

@@ -45,13 +45,26 @@ class Real(NamedTuple):
     not lead to the same open file."""
     text: bytes = b""
     """Where it jumps, what the kernel shows as its name: ``/memfd:x (deleted)``, ``pipe:[1]``."""
+    link: bytes = b""
+    """Where it jumps, the name of the link from which it does."""
 
     @property
     def shown(self) -> bytes | None:
         """The name, or what is shown in its place, if that looks like one."""
         if self.name is not None:
             return self.name
-        return normalise(self.text) if self.text[:1] == b"/" else None
+        return as_name(self.text) if self.text[:1] == b"/" else None
+
+
+def as_name(text: bytes) -> bytes:
+    """Returns a normal name for what the kernel shows of a file that has none.
+
+    The name of a memory file is its maker's to choose: ``/memfd:x/../../usr/bin/true (deleted)``
+    must not be folded into the name of another file. What is not normal loses its slashes.
+    """
+    if text[:1] == b"/" and normalise(text) == text:
+        return text
+    return b"/" + text.lstrip(b"/").replace(b"/", b"|")
 
 
 def real(root: bytes, way: bytes, tid: int, tgid: int, *, follow: bool) -> Real:
@@ -83,7 +96,7 @@ def real(root: bytes, way: bytes, tid: int, tgid: int, *, follow: bool) -> Real:
             return Real(name, jumps=False)
         text = os.readlink(name)
         if _PROCESS.fullmatch(parent):
-            return Real(text if _is_name(name, text) else None, jumps=True, text=text)
+            return Real(text if _is_name(name, text) else None, True, text, name)
         if text.startswith(b"/"):
             way = text
         elif under(parent, root):
@@ -145,7 +158,7 @@ def _theirs(name: bytes, tid: int, tgid: int) -> bytes:
 
 
 def _is_name(link: bytes, text: bytes) -> bool:
-    if not text.startswith(b"/"):
+    if not text.startswith(b"/") or normalise(text) != text:
         return False
     try:
         return os.path.samestat(os.stat(link), os.stat(text))

@@ -80,6 +80,7 @@ class Task:
         program: Path of the program it runs, as bytes; for the log.
         executed: Whether it has executed a program since we know it.
         held: Signal information to hand out when a signal that we held back comes again.
+        executing: What the exec that it made last was told to execute, by name.
         batch: How far a ``sendmmsg`` has got that is made again for each message, else None.
         restop: Whether a held stopping signal still has to take effect.
     """
@@ -87,6 +88,7 @@ class Task:
     __slots__ = (
         "batch",
         "executed",
+        "executing",
         "guard",
         "held",
         "program",
@@ -106,6 +108,7 @@ class Task:
         self.guard = gone_on_esrch(tid)
         self.program = b""
         self.executed = False
+        self.executing: tuple[bytes, ...] = ()
         self.registers: ctypes.Array[ctypes.c_uint64] = ptrace.Registers()
         self.held: list[tuple[int, ctypes.Array[ctypes.c_char]]] = []
         self.restop = False

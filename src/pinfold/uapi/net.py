@@ -65,3 +65,35 @@ CMSG_ALIGNMENT: Final = 8
 SOL_SOCKET: Final = 1
 SCM_RIGHTS: Final = 1
 SCM_CREDENTIALS: Final = 2
+
+IPPROTO_IP: Final = 0
+IPPROTO_IPV6: Final = 41
+SOL_SCTP: Final = 132
+IP_OPTIONS: Final = 4
+IP_RETOPTS: Final = 7
+IPV6_2292RTHDR: Final = 5
+IPV6_2292PKTOPTIONS: Final = 6
+IPV6_RTHDR: Final = 57
+SCTP_SOCKOPT_BINDX_ADD: Final = 100
+SCTP_SOCKOPT_CONNECTX_OLD: Final = 107
+SCTP_SOCKOPT_CONNECTX: Final = 110
+
+ROUTING_MESSAGES: Final = frozenset(
+    {
+        (IPPROTO_IP, IP_RETOPTS),
+        (IPPROTO_IPV6, IPV6_2292RTHDR),
+        (IPPROTO_IPV6, IPV6_RTHDR),
+    }
+)
+"""Control messages (level, type) that say by which hosts a packet goes."""
+
+ROUTING_OPTIONS: Final = (
+    (IPPROTO_IP, IP_OPTIONS),
+    (IPPROTO_IPV6, IPV6_2292PKTOPTIONS),
+    (IPPROTO_IPV6, IPV6_RTHDR),
+    (SOL_SCTP, SCTP_SOCKOPT_BINDX_ADD),
+    (SOL_SCTP, SCTP_SOCKOPT_CONNECTX_OLD),
+    (SOL_SCTP, SCTP_SOCKOPT_CONNECTX),
+)
+"""Socket options (level, name) that do the same for all packets of a socket, or that connect and
+bind it to addresses of their own."""
