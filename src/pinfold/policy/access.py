@@ -163,6 +163,28 @@ def access_of(call: Trapped) -> Mapping[str, frozenset[str]]:
     return _FIXED.get(name, _NOTHING)
 
 
+def moved(call: Trapped) -> frozenset[str]:
+    """Returns the arguments whose file gets another name, and with it all that lies below.
+
+    Args:
+        call: The call.
+    """
+    found = _MOVED.get(call.row.name, _NONE)
+    if (
+        found
+        and call.row.name in _FLAGS_AT
+        and call.registers[_FLAGS_AT[call.row.name]] & _EXCHANGE
+    ):
+        return _BOTH_MOVED
+    return found
+
+
+_EXCHANGE: Final = 0x2
+_NONE: Final[frozenset[str]] = frozenset()
+_BOTH_MOVED: Final = frozenset(_OLD_AND_NEW)
+_MOVED: Final = dict.fromkeys(("rename", "renameat", "renameat2"), frozenset({"old_path"}))
+
+
 def needed(does: frozenset[str]) -> frozenset[str]:
     """Returns the words that a rule has to name to allow a call that does all of ``does``."""
     return does - _READ if "exec" in does else does

@@ -20,6 +20,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pinfold.paths import under
+from pinfold.policy.globs import escape
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence
@@ -68,13 +69,6 @@ class Pattern(NamedTuple):
         """The glob of the directory that it lies in; empty for what lies in the root."""
         return self.glob.rpartition(b"/")[0]
 
-
-def escape(text: bytes) -> bytes:
-    """Returns a glob that matches ``text`` and nothing else."""
-    return _SPECIAL.sub(rb"\\\g<0>", text)
-
-
-_SPECIAL: Final = re.compile(rb"[*?\[\\]")
 
 _SECRET: Final = re.compile(
     rb"\.(ssh|gnupg|aws|azure|kube|docker|netrc|pgpass|password-store|git-credentials|npmrc|pypirc"

@@ -46,6 +46,7 @@ nothing lies below.
 
 from __future__ import annotations
 
+import re
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
@@ -53,7 +54,7 @@ from pinfold.errors import PolicyError
 from pinfold.paths import Tree, normalise, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 
 class _Star(Enum):
@@ -304,6 +305,80 @@ def _spells(pieces: tuple[bytes, ...], text: bytes) -> bool:
             return False
         at = found + len(piece)
     return True
+
+
+class Above:
+    """Names above what patterns can match: ``/home`` and ``/home/*`` for ``/home/*/.ssh``.
+
+    These are the parts of a pattern before each of its slashes, up to the first ``**``: what comes
+    from there on can be anywhere. Each is matched by itself, and nothing lies below it. The root is
+    not among them.
+
+    Args:
+        patterns: Globs, with a number each.
+
+    Raises:
+        PolicyError: A pattern is malformed.
+    """
+
+    __slots__ = ("_globs", "_names", "_numbers")
+
+    def __init__(self, patterns: Iterable[tuple[int, bytes]]) -> None:
+        self._names: dict[bytes, list[int]] = {}
+        globs: dict[bytes, list[int]] = {}
+        for number, pattern in patterns:
+            for text, name in _cut(pattern):
+                if name is None:
+                    globs.setdefault(text, []).append(number)
+                else:
+                    self._names.setdefault(name, []).append(number)
+        self._globs = GlobSet(tuple(globs))
+        self._numbers = tuple(globs.values())
+
+    def of(self, name: bytes) -> list[int]:
+        """Returns the numbers of the patterns that can match something below a normal name."""
+        found = list(self._names.get(name, ()))
+        for at in self._globs.matches(name):
+            found += self._numbers[at]
+        return found
+
+
+def fixed(pattern: bytes) -> tuple[bytes, bytes]:
+    """Returns the name that a pattern begins with, up to its first wildcard, and the rest of it.
+
+    The name is whole components, and empty if there is none; a pattern without wildcards is all
+    name. The rest begins with a slash.
+    """
+    whole = parse(pattern)[0]
+    if whole is not None:
+        return whole, b""
+    found = b"", pattern
+    for text, name in _cut(pattern):
+        if name is not None:
+            found = name, pattern[len(text) :]
+    return found
+
+
+def _cut(pattern: bytes) -> Iterator[tuple[bytes, bytes | None]]:
+    # The text before each slash but the first, and the name that it spells, if it has no wildcard.
+    spelt: bytes | None = b""
+    at = 0
+    while at < len(pattern):
+        token, after, plain = _token(pattern, at, _NOT_SLASH)
+        if token is _Star.DEEP:
+            return
+        if token == b"/" and at:
+            yield pattern[:at], spelt
+        spelt = spelt + token if plain and spelt is not None and isinstance(token, bytes) else None
+        at = after
+
+
+def escape(text: bytes) -> bytes:
+    """Returns a pattern that matches ``text`` and nothing else, but for what lies below."""
+    return _WILD.sub(rb"\\\g<0>", text)
+
+
+_WILD: Final = re.compile(rb"[*?\[\\]")
 
 
 def _bits(states: Iterable[int]) -> int:

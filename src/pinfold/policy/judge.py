@@ -1,9 +1,13 @@
 """Verdicts from rules: what ``policy.model`` says at its head, made ready to be asked (pure).
 
 What can be worked out beforehand is: which rules can be about which call (``policy.reach``), what
-each rule answers, and one index of names for all of them. Of a name's globs, literals and exact
-names the index gives the rules that match it, whatever their number; only those, and the rules
-without a condition on names, are then gone through in order.
+each rule answers, and one index of names for all of them (``policy.candidates``). Only the rules
+that a name meets, and those without a condition on names, are then gone through in order.
+
+A rule that denies, asks or kills can hold for more than it says: for a directory that is renamed
+with what it names in it, and for the names that links lead to (``policy.linked``). That never makes
+a verdict milder. The rules behind it are gone through as if it had not held, and the stricter one
+of the two verdicts counts.
 
 Some points that the model leaves open:
 
@@ -20,15 +24,18 @@ Some points that the model leaves open:
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping
+from dataclasses import replace
 from heapq import merge
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pinfold.codec.sockaddr import Unix
 from pinfold.errors import PolicyError
 from pinfold.paths import normalise, wants_directory
-from pinfold.policy.access import access_of
-from pinfold.policy.calls import ALLOWED, ASK, KILL, RETURN, SERVE, Verdict, denied
-from pinfold.policy.globs import GlobSet, parse
+from pinfold.policy.access import access_of, moved, possible
+from pinfold.policy.calls import ALLOWED, ASK, KILL, RETURN, SERVE, Trapped, Verdict, denied
+from pinfold.policy.candidates import Candidates
+from pinfold.policy.globs import parse
 from pinfold.policy.match import Conditions, Vectors
 from pinfold.policy.meaning import Meaning, Subject, subjects, value_of
 from pinfold.policy.model import Action, Match, Rule
@@ -42,9 +49,9 @@ from pinfold.syscalls.refused import REFUSED
 from pinfold.syscalls.table import TABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Sequence
 
-    from pinfold.policy.calls import Later, Trapped
+    from pinfold.policy.calls import Later
     from pinfold.policy.model import PolicyModel
     from pinfold.policy.reach import Features, Reach
 
@@ -55,23 +62,25 @@ _DENIES: Final = _RANK[DENY]
 
 _CACHED: Final = 2048
 """Verdicts kept; see ``policy.rules`` about their size."""
-_PROGRAMS: Final = 256
-"""Programs of which the rules about them are kept."""
-
 _REFUSED: Final = frozenset(one.name for one in REFUSED if one.argument < 0)
+_EXECUTING: Final = ("execve", "execveat")
+_SETTLING: Final = (_RANK[ALLOW], _RANK[DENY], _RANK[KILL])
+"""What is still to be said when a program runs already."""
+_NOTHING: Final[Mapping[int, Match]] = {}
 _AS_SUCH: Final = Subject()
 
 
 class _Ruled:
     # A rule, or a default, ready to be asked.
-    __slots__ = ("conditions", "name", "program", "rank", "redirection", "verdict")
+    __slots__ = ("conditions", "linked", "name", "program", "rank", "redirection", "verdict")
 
-    def __init__(self, rule: Rule) -> None:
+    def __init__(self, rule: Rule, *, linked: bool = False) -> None:
         action = rule.action
         if action.verb not in _RANK:
             raise PolicyError(f"{rule.name}: there is no action {action.verb!r}")
         self.name = rule.name
         self.rank = _RANK[action.verb]
+        self.linked = linked
         self.conditions = Conditions(rule)
         self.program = bool(rule.match.program)
         self.redirection = Redirection(rule, self.conditions) if action.verb == REDIRECT else None
@@ -111,6 +120,8 @@ class _Plan(NamedTuple):
     scope: _Scope
     default: _Ruled
     cached: bool
+    moves: bool
+    """Whether it renames."""
 
 
 class _Outcome(NamedTuple):
@@ -126,40 +137,50 @@ class RuleJudge:
         model: The policy.
         ask: Asks a person about a call, given the name of the rule that wants that; with None,
             whatever is to be asked is denied.
+        linked: By the number of a rule that denies, asks or kills, further conditions under which
+            it holds; see ``policy.linked``.
 
     Raises:
         PolicyError: A pattern is malformed, or a rule cannot be.
     """
 
     def __init__(
-        self, model: PolicyModel, ask: Callable[[Trapped, str], Later] | None = None
+        self,
+        model: PolicyModel,
+        ask: Callable[[Trapped, str], Later] | None = None,
+        linked: Mapping[int, Match] = _NOTHING,
     ) -> None:
         self._ask = ask
-        self._rules: Final = [_Ruled(_checked(rule)) for rule in model.rules]
+        rules = []
+        self._rules: Final[list[_Ruled]] = []
+        for number, rule in enumerate(model.rules):
+            rules.append(_checked(rule))
+            self._rules.append(_Ruled(rule))
+            if number in linked:
+                rules.append(replace(rule, match=linked[number]))
+                self._rules.append(_Ruled(rules[-1], linked=True))
         self._short: Final = {
             ruled: _default(f"{ruled.name} (not a whole address)", Action(DENY, errno.EINVAL))
             for ruled in self._rules
             if ruled.conditions.address
         }
-        rules = [rule.match for rule in model.rules]
-        self._exact: Final[dict[bytes, list[int]]] = {}
-        for number in self._indexed("exact"):
-            for name in rules[number].exact:
-                self._exact.setdefault(_normal(name), []).append(number)
-        self._paths: Final = _Index((at, rules[at].path) for at in self._indexed("path"))
-        self._unix: Final = _Index((at, rules[at].unix) for at in self._indexed("unix"))
-        self._real: Final = _Index((at, rules[at].real) for at in self._indexed("real"))
-        self._programs: Final = _Index((at, one.program) for at, one in enumerate(rules))
-        self._ran: Final[dict[bytes, frozenset[int]]] = {}
-        self._plans: Final = self._planned(model)
+        matches = [rule.match for rule in rules]
+        self._candidates: Final = Candidates(matches, [one.conditions for one in self._rules])
+        self._plans: Final = self._planned(matches, model.defaults)
         self._cache: Final[dict[tuple[Any, ...], Verdict]] = {}
         self.calls: Final[Mapping[str, frozenset[Kind]]] = {
             name: _kinds(plan) for name, plan in self._plans.items() if name not in _REFUSED
         }
         """See :class:`~pinfold.policy.calls.Judge`."""
-        self.real: Final = model.real or any(match.real for match in rules)
+        self.whole: Final = frozenset(
+            name for name in self.calls if name in TABLE and self._is_about_all(self._plans[name])
+        )
+        """See :class:`~pinfold.policy.calls.Judge`."""
+        self.addresses: Final = any(self._plans[name].call.address for name in self.calls)
+        """Whether a rule or default is about calls with a socket address."""
+        self.real: Final = model.real or any(match.real for match in matches)
         """Whether names that links lead to are to be found out."""
-        self.literals: Final = tuple(dict.fromkeys(_literals(model.rules)))
+        self.literals: Final = tuple(dict.fromkeys(_literals(rules)))
         """Files that rules which deny, kill or ask name one by one."""
 
     def judge(self, call: Trapped) -> Verdict | Later:
@@ -180,22 +201,48 @@ class RuleJudge:
             self._cache[key] = decided
         return decided
 
+    def executed(self, program: bytes) -> Verdict | None:
+        """Returns the verdict that kills a program which was executed in the end, or None.
+
+        Nothing is known but its name. What counts are the rules on executing with a condition on
+        that, and none on argv or the environment: the first that allows, denies or kills. Defaults,
+        and rules without such a condition, were about the call.
+        """
+        found = [one for name in _EXECUTING if (one := self._run_by(name, program)) is not None]
+        return max(found, key=lambda one: one.rank).verdict if found else None
+
+    def _run_by(self, name: str, program: bytes) -> _Ruled | None:
+        plan = self._plans.get(name)
+        if plan is None:
+            return None
+        scope = plan.scope
+        only = {at for at in scope.named - scope.running if self._rules[at].rank in _SETTLING}
+        meaning = Meaning(program)
+        subject = Subject("path", (meaning,), possible(name)["path"], program)
+        call = Trapped(TABLE[name], (0,) * 6, b"", (), {}, loader=_unknown)
+        ruled = self._first(plan, call, subject, meaning, Vectors(call), only)
+        return ruled if ruled is not None and ruled.rank >= _DENIES else None
+
     def close(self) -> None:
         """Does nothing: rules start nothing."""
 
-    def _indexed(self, by: str) -> list[int]:
-        return [at for at, ruled in enumerate(self._rules) if ruled.conditions.indexed == by]
+    def _is_about_all(self, plan: _Plan) -> bool:
+        # Whether a rule that does not just allow can hold for a call without its address.
+        return bool(plan.call.address) and any(
+            self._rules[at].rank and not self._rules[at].conditions.subject
+            for at in plan.scope.free
+        )
 
-    def _planned(self, model: PolicyModel) -> dict[str, _Plan]:
+    def _planned(self, matches: Sequence[Match], actions: Mapping[str, Action]) -> dict[str, _Plan]:
         # Rules with the same reach are about the same calls, and calls often about the same rules.
         reaches: dict[Reach, list[int]] = {}
-        for number, rule in enumerate(model.rules):
-            reaches.setdefault(reach(rule.match), []).append(number)
+        for number, match in enumerate(matches):
+            reaches.setdefault(reach(match), []).append(number)
         about: dict[str, list[Reach]] = {}
         for one in reaches:
             for name in one.calls:
                 about.setdefault(name, []).append(one)
-        defaults = {word: _default(f"default {word}", act) for word, act in model.defaults.items()}
+        defaults = {word: _default(f"default {word}", act) for word, act in actions.items()}
         allows = _default("default", Action())
         for name, row in TABLE.items():
             if (defaults.get(row.group) or defaults.get("*") or allows).rank:
@@ -207,7 +254,7 @@ class RuleJudge:
             scope = scopes.get(key)
             if scope is None:
                 scope = scopes[key] = self._scope(
-                    model, sorted(number for one in wanted for number in reaches[one])
+                    matches, sorted(number for one in wanted for number in reaches[one])
                 )
             call = features_of(name)
             default = defaults.get(call.row.group) or defaults.get("*") or allows
@@ -216,10 +263,11 @@ class RuleJudge:
                 scope,
                 default if name in TABLE else allows,
                 scope.plain and not call.address and call.domain < 0,
+                call.row.group == "rename",
             )
         return plans
 
-    def _scope(self, model: PolicyModel, numbers: list[int]) -> _Scope:
+    def _scope(self, matches: Sequence[Match], numbers: list[int]) -> _Scope:
         rules = self._rules
         redirections = [one for at in numbers if (one := rules[at].redirection) is not None]
         running = frozenset(at for at in numbers if rules[at].conditions.vectors)
@@ -233,7 +281,7 @@ class RuleJudge:
             vectors,
             bool(redirections),
             any(rules[at].rank == _ASKS for at in numbers),
-            not vectors and all(model.rules[at].match.loader is None for at in numbers),
+            not vectors and all(matches[at].loader is None for at in numbers),
         )
 
     def _decide(self, plan: _Plan, call: Trapped) -> Verdict | Later:
@@ -253,7 +301,8 @@ class RuleJudge:
         outcomes = []
         for subject in found:
             for meaning in subject.meanings:
-                ruled = self._first(plan, call, subject, meaning, vectors, only) or default
+                ruled = self._first(plan, call, subject, meaning, vectors, only, default)
+                assert ruled is not None
                 if meaning.unknown:
                     ruled = self._short.get(ruled, ruled)
                 outcomes.append(_Outcome(ruled, subject, meaning))
@@ -273,49 +322,30 @@ class RuleJudge:
         meaning: Meaning,
         vectors: Vectors,
         only: Container[int] | None,
+        default: _Ruled | None = None,
     ) -> _Ruled | None:
-        # The first rule that holds, of `only` some if that is given.
-        scope = plan.scope
-        known = self._about_program(call.program) if scope.program else None
-        for number in self._candidates(scope, subject, meaning):
+        # The first rule that holds, of `only` some if that is given, or the default.
+        scope, moves = plan.scope, subject.moves
+        known = self._candidates.about_program(call.program) if scope.program else None
+        found = self._candidates.of(subject, meaning) if scope.named else []
+        below = set(self._candidates.below(subject, meaning)).difference(found) if moves else ()
+        further: _Ruled | None = None
+        for number in _in_order(scope, [*found, *below] if below else found):
             if only is not None and number not in only:
                 continue
             ruled = self._rules[number]
-            if ruled.program and not (
-                ruled.conditions.strict if known is None else number in known
+            conditions = ruled.conditions
+            if ruled.program and not (conditions.strict if known is None else number in known):
+                continue
+            if number not in below and conditions.hold(call, subject, meaning, vectors):
+                if not ruled.linked:
+                    return _stricter(further, ruled)
+            elif not moves or not (
+                conditions.strict and conditions.hold(call, subject, meaning, vectors, below=True)
             ):
                 continue
-            if ruled.conditions.hold(call, subject, meaning, vectors):
-                return ruled
-        return None
-
-    def _candidates(self, scope: _Scope, subject: Subject, meaning: Meaning) -> Iterable[int]:
-        # Rules whose indexed condition on names holds, or that have none, in order.
-        if not scope.named:
-            return scope.free
-        found: list[int] = []
-        name, real = meaning.name, subject.real
-        if name is not None:
-            found += self._exact.get(name, ())
-            found += self._paths.of(name)
-            if subject.address:
-                found += self._unix.of(name)
-        if real is not None:
-            found += self._real.of(real)
-        if not found:
-            return scope.free
-        return merge(sorted(scope.named.intersection(found)), scope.free)
-
-    def _about_program(self, program: bytes) -> frozenset[int] | None:
-        # The rules whose condition on the program holds; None for a program that is not known.
-        if program[:1] != b"/":
-            return None
-        found = self._ran.get(program)
-        if found is None:
-            if len(self._ran) >= _PROGRAMS:
-                self._ran.clear()
-            found = self._ran[program] = frozenset(self._programs.of(program))
-        return found
+            further = _stricter(further, ruled)
+        return _stricter(further, default)
 
     def _made(
         self, plan: _Plan, call: Trapped, outcomes: Sequence[_Outcome], vectors: Vectors
@@ -376,17 +406,17 @@ class RuleJudge:
         return Verdict(REDIRECT, outcomes[0].ruled.name, replace=replace)
 
 
-class _Index:
-    # Which rules have a glob that matches a name.
-    __slots__ = ("_globs", "_rules")
+def _in_order(scope: _Scope, found: Iterable[int]) -> Iterable[int]:
+    # Of the rules found by a name those that count, and all without a condition on names.
+    if not found:
+        return scope.free
+    return merge(sorted(scope.named.intersection(found)), scope.free)
 
-    def __init__(self, rules: Iterable[tuple[int, tuple[bytes, ...]]]) -> None:
-        pairs = [(number, glob) for number, globs in rules for glob in globs]
-        self._globs = GlobSet([glob for _, glob in pairs])
-        self._rules = [number for number, _ in pairs]
 
-    def of(self, name: bytes) -> list[int]:
-        return [self._rules[at] for at in self._globs.matches(name)]
+def _stricter(one: _Ruled | None, other: _Ruled | None) -> _Ruled | None:
+    if one is None or other is None:
+        return one or other
+    return other if other.rank > one.rank else one
 
 
 class _Then:
@@ -425,10 +455,8 @@ def _checked(rule: Rule) -> Rule:
     return rule
 
 
-def _normal(name: bytes) -> bytes:
-    if not name.startswith(b"/"):
-        raise PolicyError(f"{name!r} is not absolute; write it from the root")
-    return normalise(name)
+def _unknown() -> bool:
+    raise OSError
 
 
 def _literals(rules: Iterable[Rule]) -> Iterable[bytes]:
@@ -457,6 +485,7 @@ def _key(plan: _Plan, call: Trapped) -> tuple[Any, ...]:
     return (
         call.row.name,
         call.program if plan.scope.program else b"",
+        plan.moves and moved(call),
         *[
             (
                 names.get(argument),

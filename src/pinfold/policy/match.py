@@ -9,6 +9,8 @@ stricter for a rule that allows than for any other one:
   of them for any other rule. An argv without elements is one empty element, as for the kernel.
 - *env*: a variable may be there twice, and programs differ in which one they take. A value has to
   match each time for an allow, once for any other rule. An element without ``=`` is no variable.
+- *path*, *exact*, *real*: of what is renamed they hold for a rule that denies, asks or kills also
+  where they can be met by what lies below: with the directory it gets another name, too.
 - *program*, *loader*: where it cannot be known, the condition holds for a rule that denies, asks or
   kills, and for no other.
 
@@ -24,7 +26,7 @@ from typing import TYPE_CHECKING, Final
 from pinfold.codec.vector import StringVector
 from pinfold.policy.access import needed
 from pinfold.policy.calls import ASK, KILL
-from pinfold.policy.globs import GlobSet, Pattern
+from pinfold.policy.globs import Above, GlobSet, Pattern
 from pinfold.policy.model import REST
 from pinfold.policy.rules import ALLOW, DENY
 from pinfold.uapi import net
@@ -121,6 +123,8 @@ class Conditions:
     """
 
     __slots__ = (
+        "_above",
+        "_above_real",
         "_abstract",
         "_access",
         "_argv",
@@ -173,8 +177,18 @@ class Conditions:
         self._names = _further(match.path, self.indexed == "path")
         self._unix = _further(match.unix, self.indexed == "unix")
         self._real = _further(match.real, self.indexed == "real")
+        self._above = _above(match.path, self.strict and self._names is not None)
+        self._above_real = _above(match.real, self.strict and self._real is not None)
 
-    def hold(self, call: Trapped, subject: Subject, meaning: Meaning, vectors: Vectors) -> bool:
+    def hold(
+        self,
+        call: Trapped,
+        subject: Subject,
+        meaning: Meaning,
+        vectors: Vectors,
+        *,
+        below: bool = False,
+    ) -> bool:
         """Returns whether all of them do, for one meaning of a subject.
 
         Args:
@@ -182,13 +196,14 @@ class Conditions:
             subject: What is judged.
             meaning: What it means.
             vectors: The call's, or what they are going to be.
+            below: Whether it is enough for names that something below can meet the condition.
         """
         if self.subject and not subject.argument:
             return False
         return (
             (not self._access or self._do(subject.does))
             and (not self.address or self._at(meaning))
-            and self._named(subject, meaning)
+            and self._named(subject, meaning, below)
             and (not self.vectors or self._run(meaning.name, vectors))
             and (self._loader is None or self._loads(call, self._loader))
         )
@@ -235,7 +250,7 @@ class Conditions:
             return False
         return any(first <= port <= last for first, last in self._ports)
 
-    def _named(self, subject: Subject, meaning: Meaning) -> bool:
+    def _named(self, subject: Subject, meaning: Meaning, below: bool) -> bool:
         name, real = meaning.name, subject.real
         if self.indexed == "unix" and not subject.address:
             return False
@@ -245,13 +260,13 @@ class Conditions:
             return False
         if self._exact and name not in self._exact:
             return False
-        if self._names is not None and (name is None or self._names.match(name) < 0):
+        if self._names is not None and not _fit(name, self._names, self._above if below else None):
             return False
         if self._unix is not None and (
             name is None or not subject.address or self._unix.match(name) < 0
         ):
             return False
-        return self._real is None or (real is not None and self._real.match(real) >= 0)
+        return self._real is None or _fit(real, self._real, self._above_real if below else None)
 
     def _run(self, name: bytes | None, vectors: Vectors) -> bool:
         if self._argv and not any(
@@ -265,6 +280,16 @@ class Conditions:
             return bool(values) is wanted
         found = map(wanted.match, values)
         return bool(values) and (all(found) if self.allows else any(found))
+
+
+def _above(patterns: tuple[bytes, ...], wanted: bool) -> Above | None:
+    return Above((0, one) for one in patterns) if wanted else None
+
+
+def _fit(name: bytes | None, patterns: GlobSet, above: Above | None) -> bool:
+    if name is None:
+        return False
+    return patterns.match(name) >= 0 or (above is not None and bool(above.of(name)))
 
 
 def _further(patterns: tuple[bytes, ...], indexed: bool) -> GlobSet | None:

@@ -33,7 +33,7 @@ from pinfold.codec.sockaddr import (
     Vsock,
     parse,
 )
-from pinfold.policy.access import access_of
+from pinfold.policy.access import access_of, moved
 from pinfold.uapi import net
 
 if TYPE_CHECKING:
@@ -79,6 +79,8 @@ class Subject(NamedTuple):
     """The name that links lead to."""
     address: bool = False
     """Whether it is a socket address."""
+    moves: bool = False
+    """Whether it gets another name, and with it all that lies below."""
 
 
 def meanings(address: Address, names: tuple[bytes, ...], group: str) -> tuple[Meaning, ...]:
@@ -167,13 +169,13 @@ def subjects(features: Features, call: Trapped) -> tuple[Subject, ...]:
         features: What the call has.
         call: The call.
     """
-    does = access_of(call)
+    does, moving = access_of(call), moved(call)
     found = []
     for argument in features.paths:
         if argument not in call.settled:
             names = tuple(map(Meaning, call.names.get(argument, ()))) or _NAMELESS
-            words = does.get(argument, frozenset())
-            found.append(Subject(argument, names, words, call.real.get(argument)))
+            words, real = does.get(argument, frozenset()), call.real.get(argument)
+            found.append(Subject(argument, names, words, real, False, argument in moving))
     argument = features.address
     if argument and argument not in call.settled:
         found += _addressed(features, call, argument, does.get(argument, frozenset()))

@@ -6,7 +6,8 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING, Final
 
 from pinfold.codec.sockaddr import Inet, Inet6
-from pinfold.policy.folding import decodable, escape, random_part
+from pinfold.policy.folding import decodable, random_part
+from pinfold.policy.globs import escape
 from pinfold.policy.meaning import meanings
 from pinfold.policy.model import Match
 from pinfold.syscalls.groups import GROUPS

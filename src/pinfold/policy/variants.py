@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pinfold.policy.folding import decodable, escape, random_part
+from pinfold.policy.folding import decodable, random_part
+from pinfold.policy.globs import escape
 from pinfold.policy.model import REST
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from pinfold.codec.sockaddr import show as show_address
 from pinfold.paths import printable
 from pinfold.policy.calls import ASK, KILL, RETURN, SERVE
-from pinfold.policy.folding import escape
+from pinfold.policy.globs import escape
 from pinfold.policy.model import ACCESS, NO_LIMITS
 from pinfold.policy.rules import ALLOW, DENY, REDIRECT
 from pinfold.syscalls.groups import GROUPS

@@ -18,6 +18,7 @@ import errno
 import os
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from pinfold.arch.x86_64 import ARGUMENTS
 from pinfold.codec.base import UNREADABLE
 from pinfold.codec.image import FAULT, TOO_LONG
 from pinfold.paths import wants_directory
@@ -32,6 +33,7 @@ from pinfold.uapi.fs import (
     AT_SYMLINK_FOLLOW,
     AT_SYMLINK_NOFOLLOW,
     PATH_MAX,
+    RENAME_EXCHANGE,
     RESOLVE_IN_ROOT,
 )
 
@@ -161,7 +163,8 @@ class Pathnames:
                 return errno.EACCES
         if self._literals and real is not None:
             names = (*names, *same_file(real, self._literals, names))
-        verdict = self._judge(names, wants_directory(asked))
+        moves = _moves(call, one.argument, task.registers)
+        verdict = self._judge(names, wants_directory(asked), moves)
         direct = real is not None and (not meaning.jumps or call.executes or task.shares)
         pinned = _to_pin(
             asked,
@@ -304,6 +307,15 @@ def _to_pin(
         # RESOLVE_* flags look at where the walk starts, so no other start will do.
         return None if resolve else meaning.absolute
     return asked
+
+
+def _moves(call: Shape, argument: int, registers: ctypes.Array[ctypes.c_uint64]) -> bool:
+    # Whether what this path names gets another name, and with it all that lies below.
+    if call.row.group != "rename":
+        return False
+    if argument == call.paths[0].argument:
+        return True
+    return call.row.name == "renameat2" and bool(registers[ARGUMENTS[4]] & RENAME_EXCHANGE)
 
 
 _NEVER_FOLLOW: Final = frozenset(

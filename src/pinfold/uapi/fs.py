@@ -19,3 +19,5 @@ RESOLVE_CACHED: Final = 0x20
 
 OPEN_HOW: Final = struct.Struct("=QQQ")
 """``struct open_how`` version 0: flags, mode, resolve."""
+
+RENAME_EXCHANGE: Final = 2

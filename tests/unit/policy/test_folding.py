@@ -13,14 +13,13 @@ from pinfold.policy.folding import (
     Names,
     Place,
     between,
-    escape,
     foldable,
     made_up,
     random_part,
     secret,
     within,
 )
-from pinfold.policy.globs import GlobSet
+from pinfold.policy.globs import GlobSet, escape
 
 HOME: Final = b"/home/ann"
 TMP: Final = b"/tmp"

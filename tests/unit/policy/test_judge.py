@@ -607,6 +607,12 @@ def test_redirects_that_do_not_fit_deny() -> None:
     assert (
         words(only_argv, trapped("open", b"/a")) == "deny rule: open has nothing to redirect there"
     )
+    # One name of two that is redirected does not make up for the other.
+    half = model(
+        rule(to(path=b"/x"), "path", path=(b"/a",)), rule(to(argv=(b"x",)), "argv", path=(b"/b",))
+    )
+    expected = "deny argv: rename has nothing to redirect there"
+    assert words(half, trapped("rename", b"/a", b"/b")) == expected
     null = model(rule(to(argv=(b"x",)), on=("execve",)))
     assert judged(null, trapped("execve", b"/a", argv=None)).action == DENY
 

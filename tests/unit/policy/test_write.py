@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pinfold.codec.sockaddr import Abstract, Inet, Inet6, Unix
 from pinfold.policy.calls import ASK, KILL, RETURN, SERVE
-from pinfold.policy.folding import escape
+from pinfold.policy.globs import escape
 from pinfold.policy.load import parse
 from pinfold.policy.model import ACCESS, FAMILIES, REST, Action, Limits, Match, PolicyModel, Rule
 from pinfold.policy.rules import ALLOW, DENY, REDIRECT
