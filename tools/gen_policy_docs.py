@@ -63,6 +63,11 @@ unix = "${APP}/*.sock"
 action = "allow"
 
 [[rule]]
+on = "socket"
+family = "packet"                   # what these send has no address to judge
+action = "deny"
+
+[[rule]]
 path = "${HOME}/.ssh"               # and what lies below
 action = "deny"
 
@@ -87,9 +92,21 @@ is no plain `allow`. A call that names nothing is judged once.
 - A condition about something that a call does not have does not hold. A rule that no call can ever
   meet is an error.
 - A path can mean several names (through `..`, or, with `real`, through links). Each is judged.
-- Where a redirect leads is judged again by the rules that deny or kill.
+- A rule that denies, kills or asks also holds for a rename of what lies above the names in it: with
+  `/home/*/.ssh` denied, `/home` and `/home/ann` keep their names. That goes for rules about
+  `rename` (all without `on`), and up to the first `**` of a pattern.
+- With `real`, such a rule holds for what its names lead to as well: `/home/ann/.ssh` for
+  `/data/ann/.ssh`, where `/home` is a link to `/data` when the run begins. A rule that allows does
+  not: an earlier run may have planted the link. Write both names where both are meant.
+- Where a redirect leads is judged again by the rules that deny or kill. So is, with `real`, what
+  runs in the end: the interpreter of a script.
 - A send without an address goes where `connect` was allowed to go. It is allowed unless a rule on
   `send` without conditions on the address says otherwise.
+- `listen` on a socket without an address takes a free port, and no `bind` is made. Deny `listen`,
+  or the family in `socket`, where nothing may be served.
+- What raw and packet sockets send has a destination of its own, which no rule on addresses sees. A
+  program needs CAP_NET_RAW for them; one that root starts has it. Where rules go by address, deny
+  the family `packet` in `socket`, and families of the internet to what root starts.
 - What holds in every sandbox (see [syscalls.md](syscalls.md)) holds whatever a policy says.
 - `--deny`, `--map`, `--ro` and `--rw` come before a policy.
 

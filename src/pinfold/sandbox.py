@@ -292,18 +292,19 @@ class Sandbox:
         """
         policy = cast("Policy | None", self.policy)
         given = self.model
-        judge = None if policy is None else policy.judge(ask=None, report=report)
+        judge = None if policy is None else policy.judge(ask=None, report=report, real=self.real)
+        real = self.real or (judge is not None and judge.real)
         try:
             return Session(
                 command,
-                self._rules(),
+                self._rules(links=real),
                 Limits(
                     [*(os.fsencode(path) for path in self.ro), *given.ro],
                     [*(os.fsencode(path) for path in self.rw), *given.rw],
                     self.keep_caps,
                 ),
                 inspect_all=self.inspect == "all",
-                real=self.real or given.real,
+                real=real,
                 judge=judge,
                 bounds=self._bounds(),
                 dry_run=self.dry_run,
@@ -318,11 +319,18 @@ class Sandbox:
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
 
-    def _rules(self) -> PathRules:
+    def _rules(self, *, links: bool = False) -> PathRules:
         pairs = cast("tuple[tuple[str, str], ...]", self.map)
+        globs = [parse_deny(os.fsencode(glob)) for glob in self.deny]
+        linked: Mapping[bytes, bytes] = {}
+        if links and globs:
+            from pinfold.policy.linked import where_links_lead  # noqa: PLC0415 (not for all)
+
+            linked = where_links_lead(globs)
         return PathRules(
             [parse_map(_escape(source) + b"=" + _escape(target), b"") for source, target in pairs],
-            [parse_deny(os.fsencode(glob)) for glob in self.deny],
+            globs,
+            linked,
         )
 
     def _bounds(self) -> Bounds:

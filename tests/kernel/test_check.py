@@ -29,6 +29,11 @@ on = ["connect", "send"]
 unix = "/run/${USER}/*.sock"
 action = "allow"
 
+[[rule]]
+on = "socket"
+family = "packet"
+action = "deny"
+
 [defaults]
 connect = "EPERM"
 """
@@ -76,7 +81,7 @@ def test_warnings_are_on_standard_error(policy: Path) -> None:
     policy.write_text(POLICY + rule)
     done = check(policy)
     assert done.returncode == 0
-    assert done.stderr.startswith(f"pinfold: warning: rule l ({policy}:12): ")
+    assert done.stderr.startswith(f"pinfold: warning: rule l ({policy}:17): ")
     assert "a program can pass for the loader" not in done.stdout
 
 
@@ -118,7 +123,7 @@ def test_json(policy: Path, tmp_path: Path) -> None:
     done = check("--json", policy, cwd=odd)
     assert (done.returncode, done.stderr) == (0, "")
     found = json.loads(done.stdout)
-    first, second, third = found["rules"]
+    first, _, second, third = found["rules"]
     assert (first["name"], first["source"]) == ("the one socket", f"{policy}:4")
     assert first["match"]["unix"] == ["/run/u/*.sock"]
     assert os.fsencode(second["match"]["path"][0]) == odd.replace(b"[", rb"\[")

@@ -17,7 +17,17 @@ if TYPE_CHECKING:
 PYTHON = "/usr/bin/python3"
 NO_PUSH = "No git push"
 STATUS = "git status, and nothing else"
-AT_ONCE = {"plain", "path", "directory", "link", "core", "script", "send-pack", "receive-pack"}
+AT_ONCE = {
+    "plain",
+    "path",
+    "directory",
+    "symlink",
+    "link",
+    "core",
+    "script",
+    "send-pack",
+    "receive-pack",
+}
 """Ways that do not even begin; of the others git starts, and is stopped in the middle."""
 THREADS = """
 import subprocess, sys, threading
@@ -66,6 +76,8 @@ def pushes(here: Place) -> dict[str, tuple[str | Path, ...]]:
     to = "main:pushed"
     makefile = here.work / "Makefile"
     makefile.write_text("all: a b c d\na b c d:\n\tgit push -q origin main:$@\n")
+    tool = here.work / "tool"
+    tool.symlink_to("/usr/bin/git")
     script = here.work / "script"
     script.write_text(f"#!/bin/sh\nexec git push -q origin {to}\n")
     script.chmod(0o755)
@@ -75,6 +87,7 @@ def pushes(here: Place) -> dict[str, tuple[str | Path, ...]]:
         "directory": ("git", "-C", here.work, "push", "origin", to),
         "alias": ("git", "-c", "alias.p=push", "p", "origin", to),
         "shell alias": ("git", "-c", f"alias.p=!git push origin {to}", "p"),
+        "symlink": (tool, "push", "origin", to),
         "link": ("/usr/lib/git-core/git-push", "origin", to),
         "core": ("/usr/lib/git-core/git", "push", "origin", to),
         "sh": ("sh", "-c", f"cd . && git push origin {to}; true"),

@@ -239,40 +239,51 @@ def test_home_is_read_only(here: Place) -> None:
     assert "Permission denied" in done.stderr
 
 
+SOLUTION = r"""
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+static int said(long result) {
+    puts(result < 0 ? strerrorname_np(errno) : "done");
+    return 0;
+}
+int main(int argc, char **argv) {
+    int a, b;
+    struct rlimit cpu, size;
+    if (argc < 2) return scanf("%d %d", &a, &b) == 2 ? !printf("%d\n", a + b) : 1;
+    switch (argv[1][0]) {
+    case 'o': return said(open(argv[2], O_RDONLY));
+    case 'w': return said(open(argv[2], O_WRONLY | O_CREAT, 0600));
+    case 's': return said(socket(AF_INET, SOCK_STREAM, 0));
+    case 'e': return said(execl(argv[2], argv[2], (char *)0));
+    case 'm': return said(*(void *volatile *)&(void *){malloc(1L << 29)} ? 0 : -1);
+    case 'u':
+        getrlimit(RLIMIT_CPU, &cpu);
+        getrlimit(RLIMIT_FSIZE, &size);
+        return !printf("%ld %ld\n", cpu.rlim_cur, size.rlim_cur);
+    case 'l': for (;;) continue;
+    case 'p': pause(); return 0;
+    case 'f': for (a = 0; a < 100; a++) {
+        pid_t child = fork();
+        if (child < 0) { printf("%d ", a); return said(-1); }
+        if (!child) { pause(); return 0; }
+    }
+    }
+    return 1;
+}
+"""
+
+
 @pytest.fixture
 def solution(here: Place) -> Path:
     """A compiled program that does what its first argument says."""
     source = here.around / "solution.c"
-    source.write_text(
-        "#include <errno.h>\n#include <fcntl.h>\n#include <stdio.h>\n#include <stdlib.h>\n"
-        "#include <string.h>\n#include <sys/resource.h>\n#include <sys/socket.h>\n"
-        "#include <unistd.h>\n"
-        "static int said(long result) {\n"
-        '    puts(result < 0 ? strerrorname_np(errno) : "done");\n'
-        "    return 0;\n"
-        "}\n"
-        "int main(int argc, char **argv) {\n"
-        "    int a, b;\n"
-        '    if (argc < 2) return scanf("%d %d", &a, &b) == 2 ? !printf("%d\\n", a + b) : 1;\n'
-        "    switch (argv[1][0]) {\n"
-        "    case 'o': return said(open(argv[2], O_RDONLY));\n"
-        "    case 'w': return said(open(argv[2], O_WRONLY | O_CREAT, 0600));\n"
-        "    case 's': return said(socket(AF_INET, SOCK_STREAM, 0));\n"
-        "    case 'e': return said(execl(argv[2], argv[2], (char *)0));\n"
-        "    case 'm': return said(*(void *volatile *)&(void *){malloc(1L << 29)} ? 0 : -1);\n"
-        "    case 'u': { struct rlimit r; getrlimit(RLIMIT_CPU, &r); printf(\"%ld \", r.rlim_cur);\n"
-        "        getrlimit(RLIMIT_FSIZE, &r); printf(\"%ld\\n\", r.rlim_cur); return 0; }\n"
-        "    case 'l': for (;;) continue;\n"
-        "    case 'p': pause(); return 0;\n"
-        "    case 'f': for (a = 0; a < 100; a++) {\n"
-        "        pid_t child = fork();\n"
-        '        if (child < 0) { printf("%d ", a); return said(-1); }\n'
-        "        if (!child) { pause(); return 0; }\n"
-        "    }\n"
-        "    }\n"
-        "    return 1;\n"
-        "}\n"
-    )
+    source.write_text(SOLUTION)
     built = here.work / "solution"
     done = execute(["gcc", "-D_GNU_SOURCE", "-O1", "-w", "-o", built, source])
     assert done.returncode == 0, done.stderr

@@ -11,10 +11,12 @@ import click
 from pinfold.cli import options
 from pinfold.cli.streams import complain
 from pinfold.paths import printable
-from pinfold.policy import globs
 from pinfold.policy.doubts import said
 from pinfold.policy.explain import explain
+from pinfold.policy.globs import fixed
+from pinfold.policy.linked import real_name
 from pinfold.policy.load import load
+from pinfold.policy.match import STRICT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -139,13 +141,21 @@ def _plain(value: Any) -> Any:
 
 def links(model: PolicyModel) -> Iterator[str]:
     """Yields a warning for each rule that names a symbolic link where links are not followed."""
-    if model.real:
+    for rule in model.rules:
+        for name in filter(None, map(_beginning, rule.match.program)):
+            real = real_name(name)
+            if real != name and rule.action.verb not in STRICT:
+                yield (
+                    f"{said(rule)}: {printable(name)} leads over a symbolic link to"
+                    f" {printable(real)}, and the program that calls is known by its real name;"
+                    " write that"
+                )
+                break
+    if model.real or any(rule.match.real for rule in model.rules):
         return
     for rule in model.rules:
-        if rule.match.real:
-            continue
         for name in _names(rule):
-            real = os.path.realpath(name)
+            real = real_name(name)
             if real != name:
                 yield (
                     f"{said(rule)}: {printable(name)} leads over a symbolic link to"
@@ -160,17 +170,8 @@ def _names(rule: Rule) -> Iterator[bytes]:
     match = rule.match
     for name in match.exact:
         yield name
-    for pattern in (*match.path, *match.unix):
-        spelt, _ = globs.parse(pattern)
-        name = spelt if spelt is not None else _beginning(pattern)
-        if name:
-            yield name
+    yield from filter(None, map(_beginning, (*match.path, *match.unix)))
 
 
 def _beginning(pattern: bytes) -> bytes:
-    kept = []
-    for component in pattern.split(b"/"):
-        if any(byte in component for byte in b"*?[\\"):
-            break
-        kept.append(component)
-    return b"/".join(kept)
+    return fixed(pattern)[0]

@@ -128,12 +128,14 @@ def command(
         raise click.UsageError("no COMMAND given")
     cwd = _working_directory()
     pairs = [_rule("--map", text, lambda rule: parse_map(rule, cwd)) for text in maps]
-    rules = PathRules(pairs, [_rule("--deny", text, parse_deny) for text in denies])
+    globs = [_rule("--deny", text, parse_deny) for text in denies]
     say = complain if verbose else _quiet
     for source, target in pairs:
         if not os.path.lexists(target):
             say(f"{os.fsdecode(target)} does not exist (mapped from {os.fsdecode(source)})")
-    model, judge, asker = _policy(files, options.assigned(variables))
+    model, judge, asker = _policy(files, options.assigned(variables), real=real)
+    real = real or (judge is not None and judge.real)
+    rules = PathRules(pairs, globs, _linked(globs) if real else {})
     if dry_run:
         complain(_DRY)
     limits = Limits(
@@ -152,7 +154,7 @@ def command(
                 rules,
                 limits,
                 inspect_all=inspect == "all",
-                real=real or model.real,
+                real=real,
                 judge=judge,
                 bounds=NO_LIMITS if dry_run else model.limits,
                 dry_run=dry_run,
@@ -244,8 +246,14 @@ class _Log:
         self.writer.finish({"reason": reason, "exit": status})
 
 
+def _linked(globs: Sequence[bytes]) -> Mapping[bytes, bytes]:
+    from pinfold.policy.linked import where_links_lead  # noqa: PLC0415 (where links matter)
+
+    return where_links_lead(globs)
+
+
 def _policy(
-    files: Sequence[str], variables: Mapping[str, str]
+    files: Sequence[str], variables: Mapping[str, str], *, real: bool
 ) -> tuple[PolicyModel, Judge | None, TerminalAsker | None]:
     if not files:
         if variables:
@@ -257,7 +265,7 @@ def _policy(
 
     policy = Policy.load(*files, variables=variables)
     asker = TerminalAsker.open(policy.model.handler_seconds) if _asks(policy.model) else None
-    return policy.model, policy.judge(ask=asker, report=complain), asker
+    return policy.model, policy.judge(ask=asker, report=complain, real=real), asker
 
 
 def _asks(model: PolicyModel) -> bool:

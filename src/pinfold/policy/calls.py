@@ -126,8 +126,10 @@ class Judge(Protocol):
 
     @property
     def addresses(self) -> bool:
-        """Whether a verdict may depend on socket addresses, so that nothing else may say where a
-        call goes: options for source routing are refused then."""
+        """Whether a verdict may depend on socket addresses.
+
+        Nothing else may say then where a call goes: options for source routing are refused.
+        """
 
     @property
     def real(self) -> bool:

@@ -32,6 +32,7 @@ from pinfold.policy.answers import checked, escaped, one_line
 from pinfold.policy.calls import KILL, Verdict, denied
 from pinfold.policy.look import Look, MissingError, detached
 from pinfold.policy.meaning import meanings
+from pinfold.policy.reach import features_of
 from pinfold.policy.rules import ALLOW, DENY
 from pinfold.policy.step import Step
 from pinfold.policy.view import Call
@@ -86,6 +87,14 @@ class HandlerJudge:
                 if name not in _REFUSED:
                     self._chains[name] = (*self._chains.get(name, ()), link)
         self.calls: Final[Mapping[str, frozenset[Kind]]] = _wanted(rules.calls, self._chains)
+        # Without an address there is no name for a condition to be about.
+        free = (one for one in handlers if not one.path and not one.access)
+        self.whole: Final = rules.whole.union(
+            name for one in free for name in one.calls if name in TABLE and name not in _REFUSED
+        )
+        self.addresses: Final = rules.addresses or any(
+            features_of(name).address for name in self._chains
+        )
         self.real: Final = rules.real
         self.literals: Final = rules.literals
 
@@ -108,6 +117,10 @@ class HandlerJudge:
 
             self._tasks = Tasks(self._seconds, self._reports.line)
         return self._tasks.later(first, steps, inquiry.end)
+
+    def executed(self, program: bytes) -> Verdict | None:
+        """Returns what the rules say; see ``calls.Judge``. Handlers were asked about the call."""
+        return self._rules.executed(program)
 
     def close(self) -> None:
         """Ends what was started for this sandbox; see ``calls.Judge``."""

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pinfold.paths import printable
+from pinfold.paths import printable, under
 from pinfold.policy.calls import KILL, RETURN
 from pinfold.policy.fit import calls_for
-from pinfold.policy.globs import GlobSet
+from pinfold.policy.globs import GlobSet, fixed, parse
+from pinfold.policy.match import STRICT
+from pinfold.policy.model import Action
 from pinfold.policy.rules import ALLOW, DENY
 from pinfold.policy.shadows import shadowed
 from pinfold.syscalls.groups import GROUPS
+from pinfold.uapi.net import AF_PACKET
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,11 +40,23 @@ _MAKES_DESCRIPTORS: Final = frozenset(
 
 def doubts(model: PolicyModel) -> Iterator[str]:
     """Yields what is doubtful about a policy, a sentence or two each."""
-    for rule, by in shadowed(model):
+    lost = []
+    for rule, by, mostly in shadowed(model):
+        lost.append(rule)
         same = "says the same" if by.action == rule.action else "decides before it"
-        yield f"{said(rule)}: it is never reached, {said(by)} {same}; remove one"
+        if mostly:
+            yield (
+                f"{said(rule)}: of what it names {said(by)} {same}; it holds only where links lead"
+                " and for directories that are renamed; put it first, or remove it"
+            )
+        else:
+            yield f"{said(rule)}: it is never reached, {said(by)} {same}; remove one"
     for rule in model.rules:
         yield from _about(rule)
+        if rule not in lost:
+            yield from _other_ways(model, rule)
+    yield from _processes(model)
+    yield from _packets(model)
     yield from _lost_libraries(model)
 
 
@@ -74,9 +89,105 @@ def _about(rule: Rule) -> Iterator[str]:
         )
 
 
+def _other_ways(model: PolicyModel, rule: Rule) -> Iterator[str]:
+    # What cannot be opened can perhaps be renamed or linked, and be opened by its new name.
+    match = rule.match
+    calls = calls_for(match)
+    if rule.action.verb not in STRICT or "openat" not in calls:
+        return
+    spelt = [name for glob in match.path if (name := parse(glob)[0]) is not None]
+    names = [name for name in (*match.exact, *spelt) if name != b"/" and _in_reach(model, name)]
+    for group, call in (("rename", "renameat2"), ("link", "linkat")):
+        if call in calls or _default(model, group).verb in STRICT:
+            continue
+        for name in names:
+            if not _is_held(model, call, name):
+                yield (
+                    f"{said(rule)}: it is not about {group}, so {printable(name)} may get another"
+                    " name and be opened by that; leave out on and access, or make another rule"
+                )
+                return
+
+
+def _in_reach(model: PolicyModel, name: bytes) -> bool:
+    # Whether Landlock lets it be renamed.
+    return not (model.ro or model.rw) or any(under(name, one) for one in model.rw)
+
+
+def _is_held(model: PolicyModel, call: str, name: bytes) -> bool:
+    for rule in model.rules:
+        match = rule.match
+        if rule.action.verb in STRICT and call in calls_for(match):
+            if name in match.exact or GlobSet(match.path).match(name) >= 0:
+                return True
+            if not match.path and not match.exact and not match.real:
+                return True
+    return False
+
+
+def _processes(model: PolicyModel) -> Iterator[str]:
+    if model.real or any(rule.match.real for rule in model.rules):
+        return
+    for rule in model.rules:
+        if rule.action.verb == ALLOW and "openat" in calls_for(rule.match):
+            for glob in rule.match.path:
+                if under(fixed(glob)[0] or b"/", b"/proc") and GlobSet([glob]).match(_ROOTS) >= 0:
+                    yield (
+                        f"{said(rule)}: below /proc are links to every file (/proc/self/root/...),"
+                        " and names are judged as they are spelt; write real = true at the top"
+                    )
+                    return
+
+
+_ROOTS: Final = b"/proc/self/root/etc/passwd"
+
+
+def _packets(model: PolicyModel) -> Iterator[str]:
+    # A packet socket sends to hosts of which no rule hears.
+    restricted = [
+        *(word for word in ("connect", "send") if _default(model, word).verb in STRICT),
+        *(
+            said(rule)
+            for rule in model.rules
+            if rule.action.verb in STRICT
+            and (rule.match.networks or rule.match.ports)
+            and _TALKS.intersection(calls_for(rule.match))
+        ),
+    ]
+    if restricted and not _denies_packets(model):
+        yield (
+            "connections or messages are denied by address, and packet sockets, for which a program"
+            " needs CAP_NET_RAW, pass that by; add a rule on socket that denies the family packet"
+        )
+
+
+_TALKS: Final = frozenset({*GROUPS["connect"], *GROUPS["send"]})
+
+
+def _denies_packets(model: PolicyModel) -> bool:
+    for rule in model.rules:
+        match, verb = rule.match, rule.action.verb
+        if "socket" not in calls_for(match):
+            continue
+        if match.family and match.family.isdisjoint({"packet", AF_PACKET}):
+            continue
+        if verb in STRICT or verb == RETURN:
+            if match.program or match.loader is not None:
+                continue
+            return True
+        return False
+    return _default(model, "socket").verb in STRICT
+
+
+def _default(model: PolicyModel, group: str) -> Action:
+    return model.defaults.get(group, model.defaults.get("*", _ALLOWED))
+
+
+_ALLOWED: Final = Action()
+
+
 def _lost_libraries(model: PolicyModel) -> Iterator[str]:
-    default = model.defaults.get("open", model.defaults.get("*"))
-    if default is None or default.verb == ALLOW:
+    if _default(model, "open").verb == ALLOW:
         return
     for rule in model.rules:
         match = rule.match

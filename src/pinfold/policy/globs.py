@@ -359,6 +359,11 @@ def fixed(pattern: bytes) -> tuple[bytes, bytes]:
     return found
 
 
+def leading(pattern: bytes) -> tuple[bytes, ...]:
+    """Returns the parts of a pattern that :class:`Above` matches names with."""
+    return tuple(text for text, _ in _cut(pattern))
+
+
 def _cut(pattern: bytes) -> Iterator[tuple[bytes, bytes | None]]:
     # The text before each slash but the first, and the name that it spells, if it has no wildcard.
     spelt: bytes | None = b""

@@ -169,18 +169,22 @@ class Policy:
         *,
         ask: Callable[[Trapped, str], Later] | None = None,
         report: Callable[[str], None],
+        real: bool = False,
     ) -> Judge:
-        """Returns the judge of one sandbox.
+        """Returns the judge of one sandbox, about to start: where links lead is looked up now.
 
         Args:
             ask: Called for a rule that asks, with the call and the rule's name; None where there is
                 nobody to ask, and such a rule denies.
             report: Called with a text about a handler that failed, safe for a terminal; in any
                 thread.
+            real: Whether names that links lead to are judged, whatever the policy says of that.
         """
         from pinfold.policy.judge import RuleJudge  # noqa: PLC0415 (made once for each run)
+        from pinfold.policy.linked import further  # noqa: PLC0415 (likewise)
 
-        rules = RuleJudge(self.model, ask)
+        links = real or self.model.real or any(rule.match.real for rule in self.model.rules)
+        rules = RuleJudge(self.model, ask, further(self.model, links=links))
         if not self._handlers:
             return rules
         from pinfold.policy.chain import HandlerJudge  # noqa: PLC0415 (not every policy has any)

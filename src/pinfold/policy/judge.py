@@ -24,7 +24,6 @@ Some points that the model leaves open:
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
 from dataclasses import replace
 from heapq import merge
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -49,7 +48,7 @@ from pinfold.syscalls.refused import REFUSED
 from pinfold.syscalls.table import TABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Sequence
+    from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
     from pinfold.policy.calls import Later
     from pinfold.policy.model import PolicyModel

@@ -193,12 +193,12 @@ def _addressed(
     address = value.address if isinstance(value, Sockaddr) else None
     if group == "send":
         # It goes to the peer if it has no address, or one of no bytes.
-        if value is None or address == _NO_BYTES:
-            return ()
         if isinstance(value, Message):
             address = value.name
             if address is None:
                 return ()
+        if value is None or address == _NO_BYTES:
+            return ()
     if address is None:
         return (Subject(argument, UNKNOWN, does, None, True),)
     names = call.names.get(argument, ())

@@ -10,6 +10,11 @@ rule all of whose conditions hold decides, else the default of the call's group,
 
 - A condition about something that a subject is not (a path rule and an IPv4 address, say) does not
   hold. The path of a Unix socket is a path, too.
+- A rule that denies, asks or kills also holds for what is renamed, if that lies above what the rule
+  names: for the parts before each slash of its ``path``, ``exact`` and ``real``, up to the first
+  ``**``. Where real names are judged it holds for what its names lead to, too (``policy.linked``).
+  Neither makes a verdict milder: the rules behind it are asked all the same, and the stricter
+  verdict holds.
 - What a redirect leads to is judged again by the rules that deny or kill, not by the defaults and
   not by another redirect.
 - A send without an address goes where ``connect`` was allowed to go: it is no subject, and allowed

@@ -225,7 +225,8 @@ class Resolver:
 
     def _match(self, path: Path, entry: RuleEntry) -> Match:
         def each(key: str, read: Callable[[Path, Any], T]) -> tuple[T, ...]:
-            return tuple(self._each((*path, key), getattr(entry, key), read))
+            # Variables may stand for the same name.
+            return tuple(dict.fromkeys(self._each((*path, key), getattr(entry, key), read)))
 
         def calls(at: Path, word: str) -> tuple[str, ...]:
             return self._calls(at, word, entry.action)

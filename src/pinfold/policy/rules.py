@@ -5,20 +5,25 @@ A call's path can mean more than one name (a ``..`` behind a symbolic link, see
 spelling to use; a map goes by the first that has one. What a map gives is judged by the denies
 again, and never mapped again.
 
-These are rules about strings: a link, a bind mount or a second name of the same file passes them.
+A denial holds also for a directory that is renamed with what it names in it, or can name in it:
+``/a`` for ``/a/b``, and ``/home/ann`` for ``/home/*/.ssh``.
+
+These are rules about strings: a bind mount or a second name of the same file passes them, and so
+does a link unless real names are judged; see ``policy.linked``.
 """
 
 from __future__ import annotations
 
 import errno
+from functools import cached_property
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pinfold.errors import InternalError, PolicyError
 from pinfold.paths import Tree, join, normalise, printable
-from pinfold.policy.globs import GlobSet, malformed, parse
+from pinfold.policy.globs import Above, GlobSet, malformed, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 ALLOW: Final = "allow"
 DENY: Final = "deny"
@@ -59,18 +64,27 @@ class _Map(NamedTuple):
         return self.target if not rest else self.target.rstrip(b"/") + b"/" + rest
 
 
+_UNLINKED: Final[Mapping[bytes, bytes]] = {}
+
+
 class PathRules:
     """The maps and denies of one policy.
 
     Args:
         maps: Pairs FROM, TO of absolute paths; FROM stands for itself and everything below it.
         denies: Globs, see :mod:`pinfold.policy.globs`; the first that matches is the one named.
+        linked: By glob, what it becomes where links are followed, and is denied in its name.
 
     Raises:
         PolicyError: A path or glob is malformed, or two maps have the same FROM.
     """
 
-    def __init__(self, maps: Sequence[tuple[bytes, bytes]], denies: Sequence[bytes]) -> None:
+    def __init__(
+        self,
+        maps: Sequence[tuple[bytes, bytes]],
+        denies: Sequence[bytes],
+        linked: Mapping[bytes, bytes] = _UNLINKED,
+    ) -> None:
         self.empty: Final = not maps and not denies
         """Whether there are no rules, so that every verdict is ``ALLOW``."""
 
@@ -83,42 +97,59 @@ class PathRules:
                 raise PolicyError(f"{rule}: {seen[one.source]} already maps that name; keep one")
             seen[one.source] = rule
             self._maps.insert(one.source, one)
-        self.literals: Final = tuple(glob for glob in denies if parse(glob)[0] == glob)
-        """Names that are denied one by one, without wildcards."""
-        self._globs: Final = GlobSet(denies)
-        self._denials: Final = [
-            PathVerdict(DENY, f"deny {printable(glob)}", None, errno.EACCES) for glob in denies
+        said = [PathVerdict(DENY, f"deny {printable(glob)}", None, errno.EACCES) for glob in denies]
+        pairs = [
+            (one, verdict)
+            for glob, verdict in zip(denies, said, strict=True)
+            for one in (glob, linked.get(glob))
+            if one is not None
         ]
-        self.shown: Final = (
-            *(verdict.rule or "" for verdict in self._denials),
-            *seen.values(),
-        )
+        self._denied: Final = [glob for glob, _ in pairs]
+        self._denials: Final = [verdict for _, verdict in pairs]
+        self._globs: Final = GlobSet(self._denied)
+        self.literals: Final = tuple(glob for glob in self._denied if parse(glob)[0] == glob)
+        """Names that are denied one by one, without wildcards."""
+        self.shown: Final = (*(verdict.rule or "" for verdict in said), *seen.values())
         """All rules, as the log names them."""
-        self._cache: Final[dict[tuple[tuple[bytes, ...], bool], PathVerdict]] = {}
+        self._cache: Final[dict[tuple[tuple[bytes, ...], bool, bool], PathVerdict]] = {}
 
-    def judge(self, names: tuple[bytes, ...], directory: bool = False) -> PathVerdict:
+    def judge(
+        self, names: tuple[bytes, ...], directory: bool = False, moves: bool = False
+    ) -> PathVerdict:
         """Returns the verdict on a path.
 
         Args:
             names: The normal names that it may mean, the most likely first.
             directory: Whether its spelling insists on a directory, which a redirect must keep.
+            moves: Whether it gets another name, and with it all that lies below.
 
         Raises:
             InternalError: There are no names, or one is not normal, so rules could be passed by.
         """
-        key = (names, directory)
+        key = (names, directory, moves)
         verdict = self._cache.get(key)
         if verdict is None:
-            verdict = self._decide(names, directory)
+            verdict = self._decide(names, directory, moves)
             if len(self._cache) >= _CACHED:
                 self._cache.clear()
             self._cache[key] = verdict
         return verdict
 
-    def _decide(self, names: tuple[bytes, ...], directory: bool) -> PathVerdict:
+    @cached_property
+    def _above(self) -> Above:
+        # Made when something is renamed; most programs never do.
+        return Above(enumerate(self._denied))
+
+    def _match_below(self, name: bytes) -> int:
+        # The first denial of a name or of something that can lie below it, or -1.
+        found = self._above.of(name)
+        own = self._globs.match(name)
+        return min(found if own < 0 else [*found, own], default=-1)
+
+    def _decide(self, names: tuple[bytes, ...], directory: bool, moves: bool) -> PathVerdict:
         if not names:
             raise InternalError("no name to judge")
-        match = self._globs.match
+        match = self._match_below if moves else self._globs.match
         for name in names:
             if normalise(name) != name:
                 raise InternalError(f"not a normal name: {name!r}")

@@ -1,5 +1,9 @@
 """Rules that are never reached, since an earlier rule holds whenever they do (pure).
 
+A rule against the program holds for more than it says (``policy.judge``): for directories above
+that are renamed, and for where links lead. An earlier rule that is milder decides before it all the
+same, but not there, so such a rule is *mostly* shadowed.
+
 This errs on the side of "is reached": what is called unreachable can be removed, and no verdict
 changes. A rule is compared with those earlier ones alone that can be as wide as it is, found by
 their first condition on a name, a program, an argv or an address; a policy may have thousands.
@@ -13,7 +17,9 @@ from pinfold.paths import under
 from pinfold.policy import globs
 from pinfold.policy.calls import ASK, KILL
 from pinfold.policy.fit import Sort, calls_for, sorts_for, sorts_of
+from pinfold.policy.globs import leading
 from pinfold.policy.rules import ALLOW, DENY, REDIRECT
+from pinfold.syscalls.groups import GROUPS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -25,6 +31,7 @@ _GLOBS: Final = ("path", "real", "unix", "program")
 _SETS: Final = ("access", "argv", "family", "abstract")
 _STRICTER: Final = ("access", "argv", "env", "family", "networks", "ports", "program")
 """Conditions that hold more easily for a rule against the program; see ``policy.match``."""
+_STRICTNESS: Final = {ASK: 1, DENY: 2, KILL: 3}
 _ANCHORS: Final = ("path", "exact", "real", "unix", "program", "argv", "abstract", "networks")
 
 
@@ -34,6 +41,8 @@ class Shadowed(NamedTuple):
     rule: Rule
     by: Rule
     """The earlier one that decides in its place."""
+    mostly: bool = False
+    """Whether it holds for what it does not say, and for nothing else."""
 
 
 class _Ready(NamedTuple):
@@ -47,6 +56,7 @@ class _Ready(NamedTuple):
 
 def shadowed(model: PolicyModel) -> Iterator[Shadowed]:
     """Yields the rules that are never reached."""
+    real = model.real or any(rule.match.real for rule in model.rules)
     redirects = any(rule.action.verb == REDIRECT for rule in model.rules)
     earlier = _Earlier()
     for rule in model.rules:
@@ -55,7 +65,7 @@ def shadowed(model: PolicyModel) -> Iterator[Shadowed]:
         if not (redirects and rule.action.verb in {DENY, KILL}):
             for one in earlier.candidates(rule.match):
                 if _covers(one, ready):
-                    yield Shadowed(rule, one.rule)
+                    yield Shadowed(rule, one.rule, _holds_beyond(one, ready, real))
                     break
         earlier.add(ready)
 
@@ -131,6 +141,25 @@ def _covers(wide: _Ready, narrow: _Ready) -> bool:
         and (one.loader is None or one.loader == other.loader)
         and _networks_cover(one, other)
         and _ports_cover(one, other)
+    )
+
+
+def _holds_beyond(wide: _Ready, narrow: _Ready, real: bool) -> bool:
+    # Whether the narrow one of two may hold where the wide one does not, for what it does not say.
+    if _STRICTNESS.get(narrow.rule.action.verb, 0) <= _STRICTNESS.get(wide.rule.action.verb, 0):
+        return False
+    one, other = wide.rule.match, narrow.rule.match
+    if one.program or (real and (one.path or one.exact or one.real or one.unix)):
+        return True
+    if narrow.calls.isdisjoint(GROUPS["rename"]):
+        return False
+    above = {
+        text for glob in (*other.path, *map(globs.escape, other.exact)) for text in leading(glob)
+    }
+    return not all(
+        (not one.path or any(_glob_covers(glob, text) for glob in one.path))
+        and (not one.exact or text in one.exact)
+        for text in above
     )
 
 

@@ -14,6 +14,7 @@ returns a :class:`Waiting`, the slot stays the call's, and :meth:`Engine.finish`
 from __future__ import annotations
 
 import errno
+import os
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -163,17 +164,20 @@ class Engine:
         """Returns a verdict that kills a program which has just been executed, or None.
 
         The interpreter of a script is opened by the kernel itself. So the program that runs in the
-        end is judged once more, where real names are, and if it is not what the call named.
+        end is judged once more, if it is not what the call named, or a link there leads to: by the
+        policy, and where real names are judged, by ``--deny``.
 
         Args:
             task: Who executes; its program is the new one.
             names: What its call named.
         """
         program = task.program
-        if not self._real or program in names or program[:1] != b"/":
+        if program[:1] != b"/" or program in names or program in map(os.path.realpath, names):
             return None
-        one = self._paths.judge((program,))
-        rule = one.rule if one.action == DENY else None
+        rule = None
+        if self._real:
+            one = self._paths.judge((program,))
+            rule = one.rule if one.action == DENY else None
         if rule is None and self._judge is not None:
             verdict = self._judge.executed(program)
             rule = verdict.rule if verdict is not None else None

@@ -255,7 +255,9 @@ class Supervisor:
         elif decision.action in (REDIRECT, RETURN, SERVE, INJECT):
             self.redirected += 1
         if call.executes:
-            task.executing = tuple(name for one in decision.judged for name in one.names)
+            task.executing = tuple(
+                name for one in decision.judged for name in (*one.names, one.pinned or b"")
+            )
         result = self._backend.carry_out(task, slot, decision.plan)
         if self._over is not None:
             if result is not None:

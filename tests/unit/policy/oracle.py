@@ -60,6 +60,7 @@ class Thing:
     real: bytes | None = None
     address: bool = False
     unknown: bool = False
+    moves: bool = False
 
 
 class Answer(NamedTuple):
@@ -83,9 +84,12 @@ def answer(model: PolicyModel, call: Trapped) -> Answer:
     verdicts: list[tuple[Answer, Rule | None, Thing]] = []
     argv, env = argv_of(call), strings(call, "envp")
     for thing in things:
-        rule = first(model, call, thing, argv, env, vectors_only=vectors_only)
-        verdicts.append((default if rule is None else said(rule, thing), rule, thing))
-    strictest = max(verdicts, key=lambda one: STRICTNESS.index(kind(one[0].verb)))[0]
+        beyond, own = held(model, call, thing, argv, env, vectors_only=vectors_only)
+        said_of: list[tuple[Answer, Rule | None]] = [(said(one, thing), one) for one in beyond]
+        said_of.append((default if own is None else said(own, thing), own))
+        verdict, rule = max(said_of, key=lambda one: strictness(one[0]))
+        verdicts.append((verdict, rule, thing))
+    strictest = max(verdicts, key=lambda one: strictness(one[0]))[0]
     if strictest.verb in ("deny", "kill"):
         return strictest
     made = carried_out(model, call, verdicts, argv, env)
@@ -96,6 +100,10 @@ def answer(model: PolicyModel, call: Trapped) -> Answer:
 
 def kind(verb: str) -> str:
     return "return" if verb == "serve" else verb
+
+
+def strictness(said_: Answer) -> int:
+    return STRICTNESS.index(kind(said_.verb))
 
 
 def default_of(model: PolicyModel, call: Trapped) -> Answer:
@@ -129,8 +137,9 @@ def subjects(call: Trapped) -> list[Thing]:
         if name in call.settled:
             continue
         if what in PATHS or (name == "fd" and call.row in DESCRIPTOR_ROWS):
+            moves = name in moving(call)
             found += [
-                Thing(name, one, does=does[name], real=call.real.get(name))
+                Thing(name, one, does=does[name], real=call.real.get(name), moves=moves)
                 for one in call.names.get(name, ()) or (None,)
             ]
         if what in TO:
@@ -141,6 +150,14 @@ def subjects(call: Trapped) -> list[Thing]:
         if family == NUMBERS["inet"] and call.registers[1] % 16 == 10:
             found.append(Thing("domain", readings=(Reading(NUMBERS["packet"]),)))
     return found
+
+
+def moving(call: Trapped) -> tuple[str, ...]:
+    """The arguments whose directory gets another name, with all that is in it."""
+    if call.row.group != "rename":
+        return ()
+    exchanges = call.row.name == "renameat2" and call.registers[4] % 4 in (2, 3)
+    return ("old_path", "new_path") if exchanges else ("old_path",)
 
 
 def addressed(call: Trapped, name: str, does: frozenset[str]) -> list[Thing]:
@@ -222,7 +239,7 @@ def strings(call: Trapped, name: str) -> list[bytes]:
     return []
 
 
-def first(
+def held(
     model: PolicyModel,
     call: Trapped,
     thing: Thing,
@@ -231,15 +248,25 @@ def first(
     *,
     vectors_only: bool = False,
     verbs: tuple[str, ...] = (*STRICTNESS, "serve"),
-) -> Rule | None:
+) -> tuple[list[Rule], Rule | None]:
+    """The first rule that holds by itself, and those before it that hold for what lies below."""
+    beyond: list[Rule] = []
     for rule in model.rules:
         if rule.action.verb not in verbs:
             continue
         if vectors_only and not (rule.match.argv or rule.match.env):
             continue
-        if is_about(rule.match, call) and holds(rule, call, thing, argv, env):
-            return rule
-    return None
+        if not is_about(rule.match, call):
+            continue
+        if holds(rule, call, thing, argv, env):
+            return beyond, rule
+        if (
+            thing.moves
+            and rule.action.verb in AGAINST
+            and holds(rule, call, thing, argv, env, below=True)
+        ):
+            beyond.append(rule)
+    return beyond, None
 
 
 def is_about(match: Match, call: Trapped) -> bool:
@@ -253,7 +280,15 @@ def is_about(match: Match, call: Trapped) -> bool:
     return bool(match.family) and row.name in ("socket", "socketpair")
 
 
-def holds(rule: Rule, call: Trapped, thing: Thing, argv: list[bytes], env: list[bytes]) -> bool:
+def holds(
+    rule: Rule,
+    call: Trapped,
+    thing: Thing,
+    argv: list[bytes],
+    env: list[bytes],
+    *,
+    below: bool = False,
+) -> bool:
     match, verb = rule.match, rule.action.verb
     allows = verb == "allow"
     about_something = (
@@ -267,13 +302,13 @@ def holds(rule: Rule, call: Trapped, thing: Thing, argv: list[bytes], env: list[
     if (match.argv or match.env) and not executes:
         return False
     name = thing.name
-    if match.path and not (name is not None and any(matches(one, name) for one in match.path)):
+    if match.path and not named(match.path, name, below=below):
         return False
     if match.exact and name not in match.exact:
-        return False
-    if match.real and not (
-        thing.real is not None and any(matches(one, thing.real) for one in match.real)
-    ):
+        exact = any(lies_below(one, name) for one in match.exact) if below and name else False
+        if not exact:
+            return False
+    if match.real and not named(match.real, thing.real, below=below):
         return False
     if match.unix and not (
         thing.address and name is not None and any(matches(one, name) for one in match.unix)
@@ -296,6 +331,24 @@ def holds(rule: Rule, call: Trapped, thing: Thing, argv: list[bytes], env: list[
         and all(variable_holds(variable, value, env, allows) for variable, value in match.env)
         and (match.loader is None or call.loader() == match.loader)
     )
+
+
+def named(globs: tuple[bytes, ...], name: bytes | None, *, below: bool) -> bool:
+    if name is None:
+        return False
+    return any(matches(one, name) or (below and lies_below(one, name)) for one in globs)
+
+
+def lies_below(glob: bytes, name: bytes) -> bool:
+    """Whether components at the beginning of a glob spell a name, the last one not among them."""
+    parts = glob.split(b"/")[1:-1] if glob[:1] == b"/" else []
+    for count in range(1, len(parts) + 1):
+        if b"**" in parts[count - 1]:
+            break
+        spelt = name.split(b"/")[1:]
+        if len(spelt) == count and all(map(spells, parts, spelt)):
+            return True
+    return False
 
 
 def address_holds(match: Match, verb: str, thing: Thing) -> bool:
@@ -442,10 +495,9 @@ def again(
     bare = bool(call.settled) and not after[0].argument
     hits = []
     for thing in after:
-        hit = first(model, call, thing, argv, env, vectors_only=bare, verbs=("deny", "kill"))
-        if hit is not None:
-            hits.append(said(hit, thing))
-    return max(hits, key=lambda one: STRICTNESS.index(one.verb), default=None)
+        beyond, own = held(model, call, thing, argv, env, vectors_only=bare, verbs=("deny", "kill"))
+        hits += [said(one, thing) for one in (*beyond, own) if one is not None]
+    return max(hits, key=strictness, default=None)
 
 
 def moved(rule: Rule, call: Trapped, thing: Thing) -> Any:
@@ -507,7 +559,7 @@ def become(call: Trapped, thing: Thing, new: Any) -> list[Thing]:
         return [thing]
     if not thing.address:
         name = new.rstrip(b"/") or b"/"
-        return [Thing(thing.argument, name, does=thing.does)]
+        return [Thing(thing.argument, name, does=thing.does, moves=thing.moves)]
     names = (new.path,) if isinstance(new, Unix) else ()
     found = things(new, names, call.row.group)
     for one in found:

@@ -205,7 +205,9 @@ ALLOW = 'action = "allow"\n'
 
 
 def warnings(*rules: str, top: str = "") -> list[str]:
-    return list(doubts(model(top + "".join(f"\n[[rule]]\n{rule}\n" for rule in rules))))
+    # Of what is about single rules; test_doubts.py has the rest.
+    found = doubts(model(top + "".join(f"\n[[rule]]\n{rule}\n" for rule in rules)))
+    return [one for one in found if "packet sockets" not in one]
 
 
 @pytest.mark.parametrize(
@@ -252,7 +254,7 @@ def test_rules_that_are_never_reached(wide: str, narrow: str) -> None:
             'argv = ["a", "..."]\nexact = "/a"\n' + ALLOW,
             'argv = ["a", "..."]\nexact = "/a"\n' + DENY,
         ),
-        ('path = "/a"\naccess = "read"\n' + ALLOW, 'path = "/a"\naccess = "read"\n' + DENY),
+        ('path = "/a"\naccess = "write"\n' + ALLOW, 'path = "/a"\naccess = "write"\n' + DENY),
         ("port = 80\n" + ALLOW, "port = 80\n" + DENY),
         ('program = "/a"\n' + ALLOW, 'program = "/a"\n' + DENY),
         ("env = { A = true, B = true }\n" + DENY, "env = { A = true }\n" + DENY),
@@ -407,4 +409,5 @@ def test_the_short_list_leaves_out_no_rule(rules: list[tuple[dict[str, object], 
         for at, rule in enumerate(ready)
         if any(shadows._covers(one, rule) for one in ready[:at])
     ]
-    assert list(shadows.shadowed(PolicyModel(rules=found))) == expected
+    model_of = PolicyModel(rules=found)
+    assert [(one.rule, one.by) for one in shadows.shadowed(model_of)] == expected

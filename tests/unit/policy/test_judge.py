@@ -338,6 +338,11 @@ def test_addresses_are_redirected() -> None:
         assert judged(policy, trapped(call)) is ALLOWED
     denied = model(*policy.rules, rule(DENY, "no", networks=(ip_network("127.0.0.0/8"),)))
     assert words(denied, trapped("connect", address=six)) == "deny no"
+    # What was no path may become one, and is written to then.
+    local = rule(to(address=Unix(b"/run/s")), "local", family=frozenset({"inet"}))
+    writes = rule(DENY, "writes", path=(b"/run",), access=frozenset({"write"}))
+    assert words(model(local, writes), trapped("connect", address=far)) == "deny writes"
+    assert words(model(local, writes), trapped("bind", address=far)) == "redirect local"
 
 
 def test_unix_sockets_have_paths() -> None:
@@ -414,6 +419,9 @@ def test_calls_by_name_that_name_nothing() -> None:
     assert judged(model(any=DENY), trapped("kill")) is ALLOWED
     assert words(model(any=DENY), trapped("prctl")) == "deny default *"
     assert words(model(any=DENY, self=ALLOW), trapped("prctl")) == "allow"
+    assert (
+        judged(model(rule(DENY, on=("kill",), loader=True), any=DENY), trapped("kill")) is ALLOWED
+    )
 
 
 @pytest.mark.parametrize(
@@ -626,6 +634,20 @@ def test_verdicts_are_kept_and_what_is_kept_is_bounded() -> None:
     assert 0 < len(judge._cache) <= 2048
     slash = judge.judge(trapped("open", b"/c/x", spelt=[b"x/"]))
     assert slash == Verdict(REDIRECT, "rule", replace={"path": b"/b/x/"})
+
+
+def test_what_is_kept_is_kept_by_all_that_it_depends_on() -> None:
+    real = RuleJudge(model(rule(DENY, real=(b"/srv",))))
+    for leads_to, action in [(b"/srv/x", DENY), (b"/x", ALLOW), (None, ALLOW), (b"/srv/x", DENY)]:
+        call = trapped("open", b"/link", real={} if leads_to is None else {"path": leads_to})
+        assert real.judge(call).action == action  # type: ignore[union-attr]
+    loader = RuleJudge(model(rule(DENY, loader=True, on=OPEN)))
+    for loads, action in [(True, DENY), (False, ALLOW), (True, DENY)]:
+        call = trapped("open", b"/a", loader=lambda loads=loads: loads)  # type: ignore[misc]
+        assert loader.judge(call).action == action  # type: ignore[union-attr]
+    null = RuleJudge(model(rule(to(path=b"/x"), on=("utimensat",))))
+    for path, action in [((), REDIRECT), (None, DENY), ((), REDIRECT)]:
+        assert null.judge(trapped("utimensat", path)).action == action  # type: ignore[union-attr]
 
 
 class Looked(list[Any]):
