@@ -168,8 +168,7 @@ def links(model: PolicyModel) -> Iterator[str]:
 def _names(rule: Rule) -> Iterator[bytes]:
     # The names that a rule spells out, as far as they are there; of a pattern its beginning.
     match = rule.match
-    for name in match.exact:
-        yield name
+    yield from match.exact
     yield from filter(None, map(_beginning, (*match.path, *match.unix)))
 
 

@@ -21,9 +21,8 @@ import re
 from typing import Final, NamedTuple
 
 from pinfold.errors import TraceeGone
-from pinfold.linux.files import location
 from pinfold.paths import climbs, join, normalise, under
-from pinfold.tracee.real import as_name, for_task, real
+from pinfold.tracee.real import as_name, directory, for_task, real
 from pinfold.uapi.fs import AT_FDCWD
 
 _DELETED: Final = b" (deleted)"
@@ -141,7 +140,7 @@ class Names:
                 if found.shown not in (None, name):
                     names = (name, found.shown)
                 return Meaning(names, inside, root, found.name, found.jumps, found.link)
-            climbed = _resolved(top, for_task(way, tid, tgid))
+            climbed = _resolved(top, for_task(way, tid, tgid), tid, tgid)
             if climbed is not None and climbed != name:
                 names = (name, climbed)
         return Meaning(names, inside, root)
@@ -230,21 +229,16 @@ def _same(link: str, target: bytes) -> bool:
         return False
 
 
-def _resolved(top: bytes, way: bytes) -> bytes | None:
+def _resolved(top: bytes, way: bytes, tid: int, tgid: int) -> bytes | None:
     # Resolves everything but the last component, as a call that does not follow it would. None when
     # that leads nowhere: then neither does the call.
     head, _, tail = way.rstrip(b"/").rpartition(b"/")
     if tail in (b".", b".."):
         head, tail = way, b""
     try:
-        where = location(top, head)
+        where = directory(top, head, tid, tgid)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
             return None
-        if error.errno == errno.EXDEV:
-            # A magic link below another root: there is no telling where it leads.
-            raise OSError(
-                errno.EACCES, f"{os.fsdecode(way)}: leads through a magic link"
-            ) from error
         raise
     return join(where, tail) if tail else normalise(where)

@@ -80,13 +80,24 @@ def real(root: bytes, way: bytes, tid: int, tgid: int, *, follow: bool) -> Real:
     Raises:
         OSError: As from the walk of the kernel: ENOENT, ENOTDIR, EACCES, ELOOP, …
     """
-    for _ in range(_MOST_LINKS):
+    return _real(root, way, tid, tgid, follow, [_MOST_LINKS])
+
+
+def directory(root: bytes, way: bytes, tid: int, tgid: int) -> bytes:
+    """Returns the directory that a path leads to, every link followed; else like :func:`real`."""
+    return _parent(root, way, tid, tgid, [_MOST_LINKS])
+
+
+def _real(root: bytes, way: bytes, tid: int, tgid: int, follow: bool, left: list[int]) -> Real:
+    # ``left`` has the number of links that may still be followed, in this walk and those within.
+    while left[0]:
+        left[0] -= 1
         way = for_task(way, tid, tgid)
         head, _, tail = way.rstrip(b"/").rpartition(b"/")
         slash = way.endswith(b"/")
         if tail in (b"", b".", b".."):
-            return Real(_theirs(location(root, way), tid, tgid), jumps=False)
-        parent = _theirs(location(root, head), tid, tgid)
+            return Real(_parent(root, way, tid, tgid, left), jumps=False)
+        parent = _parent(root, head, tid, tgid, left)
         name = join(parent, tail)
         try:
             mode = os.lstat(name).st_mode
@@ -106,6 +117,28 @@ def real(root: bytes, way: bytes, tid: int, tgid: int, *, follow: bool) -> Real:
         if slash:
             way += b"/"
     raise OSError(errno.ELOOP, f"{os.fsdecode(way)}: {os.strerror(errno.ELOOP)}")
+
+
+def _parent(root: bytes, head: bytes, tid: int, tgid: int, left: list[int]) -> bytes:
+    # The kernel's walk, unless it would jump: behind a link to /proc/self it would jump as we do.
+    try:
+        return _theirs(location(root, head, jumps=False), tid, tgid)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+    found = root
+    for component in head.split(b"/"):
+        if component == b"..":
+            found = found if found == root else os.path.dirname(found)
+        elif component not in (b"", b"."):
+            left[0] += 1  # this step is no link yet
+            inside = under(found, root)
+            way = found[len(root.rstrip(b"/")) :] if inside else found
+            step = _real(root if inside else b"/", way + b"/" + component, tid, tgid, True, left)
+            if step.name is None:
+                raise OSError(errno.ENOTDIR, f"{os.fsdecode(head)}: {os.strerror(errno.ENOTDIR)}")
+            found = step.name
+    return found
 
 
 def same_file(name: bytes, literals: Iterable[bytes], known: Container[bytes]) -> tuple[bytes, ...]:

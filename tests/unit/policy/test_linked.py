@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -67,12 +67,12 @@ def test_where_names_lead_in_any_tree(tmp_path: Path) -> None:
     chosen = random.Random(1)
     top = os.fsencode(os.path.realpath(tmp_path))
     words = [b"a", b"b", b"c", b"d"]
+    places = [b"/".join(chosen.choices(words, k=count)) for count in (1, 1, 2, 3, 3, 4)]
+    for place in places:
+        os.makedirs(top + b"/" + place, exist_ok=True)
     for _ in range(60):
-        path = top + b"/" + b"/".join(chosen.choices(words, k=chosen.randint(1, 4)))
-        os.makedirs(os.path.dirname(path), exist_ok=True) if not os.path.lexists(
-            os.path.dirname(path)
-        ) else None
-        if os.path.isdir(os.path.dirname(path)) and not os.path.lexists(path):
+        path = top + b"/" + chosen.choice(places) + b"/" + chosen.choice(words)
+        if not os.path.lexists(path):
             target = chosen.choice([b"..", b"../a", b"b/c", b"a", b"../../b", top + b"/c"])
             os.symlink(target, path)
     links = 0
@@ -84,7 +84,7 @@ def test_where_names_lead_in_any_tree(tmp_path: Path) -> None:
             continue
         links += real_name(name) != name
         assert real_name(name) == os.path.realpath(name)
-    assert links > 100
+    assert links > 50
 
 
 def test_globs_are_followed_up_to_their_first_wildcard(top: bytes) -> None:
@@ -122,7 +122,8 @@ def said(model: PolicyModel, call: Trapped, *, real: bool = True) -> str:
 def test_what_holds_against_the_program_is_followed(top: bytes, verb: str, key: str) -> None:
     name = top + b"/data/ann/key"
     given = top + b"/home/ann/key"
-    match = Match(**{key: (given if key == "exact" else escape(given),)})
+    conditions: dict[str, Any] = {key: (given if key == "exact" else escape(given),)}
+    match = Match(**conditions)
     call = trapped("open", name, real={"path": name})
     if key == "unix":
         call = trapped("connect", name, address=Unix(b"x"))

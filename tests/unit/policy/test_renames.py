@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
@@ -11,12 +12,12 @@ from hypothesis import strategies as st
 
 from pinfold import Call, Policy
 from pinfold.codec.sockaddr import Inet
-from pinfold.policy.calls import ASK, KILL, REDIRECT, Verdict
+from pinfold.policy.calls import ASK, KILL, Verdict
 from pinfold.policy.globs import Above, GlobSet, leading, parse
 from pinfold.policy.judge import RuleJudge
 from pinfold.policy.load import load
 from pinfold.policy.model import Action, Match, PolicyModel, Rule
-from pinfold.policy.rules import ALLOW, DENY, PathRules
+from pinfold.policy.rules import ALLOW, DENY, REDIRECT, PathRules
 from pinfold.syscalls.groups import GROUPS
 
 from .random_models import NAMES, drawn_call, drawn_model
@@ -25,6 +26,7 @@ from .test_judge import Asked, compare
 from .trapped import trapped
 
 EXCHANGE = 2
+HERE = Inet(IPv4Address("127.0.0.1"), 1)
 
 
 def rule(verb: str, name: str = "", **conditions: Any) -> Rule:
@@ -92,7 +94,8 @@ def test_what_leads_to_a_match_is_above(pattern: bytes, above: bytes, rest: byte
 @pytest.mark.parametrize("key", ["path", "exact", "real"])
 @pytest.mark.parametrize("call", GROUPS["rename"])
 def test_a_rename_above(verb: str, key: str, call: str) -> None:
-    one = rule(verb, **{key: (b"/a/b/c",)})
+    conditions: dict[str, Any] = {key: (b"/a/b/c",)}
+    one = rule(verb, **conditions)
     for name in (b"/a", b"/a/b", b"/a/b/c"):
         assert said([one], call, name, b"/new", real={"old_path": name}).startswith(verb)
         # Nothing is lost at the new name.
@@ -227,7 +230,7 @@ def test_homes_that_are_the_work_directory() -> None:
         (rule(DENY, on=GROUPS["send"], unix=(b"/x",)), False),
         (rule(DENY, on=("sendto",), family=frozenset({"inet"})), False),
         (rule(DENY, path=(b"/x",)), False),
-        (Rule(Match(on=("sendto",)), Action(REDIRECT, address=Inet(Any, 1)), "to"), False),  # type: ignore[arg-type]
+        (Rule(Match(on=("sendto",)), Action(REDIRECT, address=HERE), "to"), False),
         (rule(DENY, on=("open",)), False),
     ],
 )
