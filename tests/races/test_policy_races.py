@@ -265,7 +265,7 @@ def _swap_control(command: Sequence[str]) -> int:
 
 
 def test_a_directory_exchanged_for_a_link_leads_to_no_socket(place: Path, vault: Path) -> None:
-    """No ready policy allows sockets by name below a directory that the program may change."""
+    """The agent's policy allows no sockets by name below a directory that it may change."""
     program = (str(build("attack_policy_swap")), str(place / "work"), str(SWAPS))
     if CPUS > 1:
         assert _swap_control(program) > 0
