@@ -225,8 +225,11 @@ class Resolver:
 
     def _match(self, path: Path, entry: RuleEntry) -> Match:
         def each(key: str, read: Callable[[Path, Any], T]) -> tuple[T, ...]:
-            # Variables may stand for the same name.
-            return tuple(dict.fromkeys(self._each((*path, key), getattr(entry, key), read)))
+            return tuple(self._each((*path, key), getattr(entry, key), read))
+
+        def names(key: str, read: Callable[[Path, Any], bytes]) -> tuple[bytes, ...]:
+            # Two variables may stand for one name.
+            return tuple(dict.fromkeys(each(key, read)))
 
         def calls(at: Path, word: str) -> tuple[str, ...]:
             return self._calls(at, word, entry.action)
@@ -237,18 +240,18 @@ class Resolver:
         on = dict.fromkeys(call for some in each("on", calls) for call in some)
         return Match(
             on=tuple(on),
-            path=each("path", self._glob),
-            exact=each("exact", self._name),
-            real=each("real", self._glob),
+            path=names("path", self._glob),
+            exact=names("exact", self._name),
+            real=names("real", self._glob),
             access=frozenset(each("access", lambda _, value: str(value))),
             argv=self._argv((*path, "argv"), entry.argv),
             env=self._env((*path, "env"), entry.env),
             family=frozenset(each("family", word(values.family))),
             networks=each("address", word(values.network)),
             ports=each("port", word(values.ports)),
-            unix=each("unix", self._glob),
-            abstract=each("abstract", self._pattern),
-            program=each("program", self._glob),
+            unix=names("unix", self._glob),
+            abstract=names("abstract", self._pattern),
+            program=names("program", self._glob),
             loader=entry.loader,
         )
 

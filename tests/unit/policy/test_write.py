@@ -32,7 +32,7 @@ PLAIN = TEXT.map(str.encode)
 
 
 def tuples(strategy: st.SearchStrategy[bytes]) -> st.SearchStrategy[tuple[bytes, ...]]:
-    return st.lists(strategy, max_size=3).map(tuple)
+    return st.lists(strategy, max_size=3, unique=True).map(tuple)
 
 
 ARGV = st.lists(st.lists(PATTERN, min_size=1, max_size=4).map(tuple), max_size=3).map(tuple)
