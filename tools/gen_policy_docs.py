@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes docs/policy.md from the schema in src/pinfold/policy/schema.py and the ready policies.
+"""Writes docs/policy.md from the schema in src/pinfold/policy/file/schema.py and the ready
+policies.
 
 With ``--check`` nothing is written and the exit status says whether the file is up to date.
 """
@@ -27,15 +28,15 @@ from msgspec.inspect import (
     UnionType,
 )
 
-from pinfold.policy.load import BUILT_IN, ready
+from pinfold.policy.file.load import BUILT_IN, ready
+from pinfold.policy.file.schema import PolicyFile
 from pinfold.policy.model import FAMILIES
-from pinfold.policy.schema import PolicyFile
 from pinfold.policy.unjudged import UNJUDGED
 from pinfold.syscalls.groups import DESCRIPTIONS
 
 ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "docs/policy.md"
-READY = ROOT / "src/pinfold/policy/ready"
+READY = ROOT / "src/pinfold/policy/file/ready"
 
 HEAD = """# Policy files
 
@@ -162,7 +163,7 @@ included; a file that includes itself is an error.
 READY_HEAD = """## Ready policies
 
 `--policy builtin:NAME`, or `include = "builtin:NAME"`. They are meant to be read, and copied where
-they do not fit: they are in `src/pinfold/policy/ready`.
+they do not fit: they are in `src/pinfold/policy/file/ready`.
 """
 
 WORDS: dict[type[Any], str] = {

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from pinfold.listener import Listener, Notification
     from pinfold.pins.pin import Pin
     from pinfold.policy.calls import Verdict
-    from pinfold.policy.handlers import Policy
+    from pinfold.policy.handlers.policy import Policy
+    from pinfold.policy.handlers.verdicts import allow, deny, inject, kill, redirect, returns, serve
+    from pinfold.policy.handlers.view import Call
     from pinfold.policy.model import Limits
-    from pinfold.policy.verdicts import allow, deny, inject, kill, redirect, returns, serve
-    from pinfold.policy.view import Call
     from pinfold.popen import CompletedRun, Popen
     from pinfold.sandbox import Sandbox, run
     from pinfold.tracee.loader import from_loader
@@ -44,7 +44,7 @@ __version__ = "0.1.0"
 _HOME = {
     "AsyncPopen": "aio",
     "AuditError": "errors",
-    "Call": "policy.view",
+    "Call": "policy.handlers.view",
     "CompletedRun": "popen",
     "InternalError": "errors",
     "LaunchError": "errors",
@@ -53,26 +53,26 @@ _HOME = {
     "Notification": "listener",
     "Pin": "pins.pin",
     "PinfoldError": "errors",
-    "Policy": "policy.handlers",
+    "Policy": "policy.handlers.policy",
     "PolicyError": "errors",
     "Popen": "popen",
     "Sandbox": "sandbox",
     "Supervised": "handover",
     "UnsupportedError": "errors",
     "Verdict": "policy.calls",
-    "allow": "policy.verdicts",
-    "deny": "policy.verdicts",
+    "allow": "policy.handlers.verdicts",
+    "deny": "policy.handlers.verdicts",
     "from_loader": "tracee.loader",
-    "inject": "policy.verdicts",
+    "inject": "policy.handlers.verdicts",
     "install_filter": "launch.handover",
-    "kill": "policy.verdicts",
+    "kill": "policy.handlers.verdicts",
     "notify_filter": "handover",
     "receive_listener": "launch.handover",
-    "redirect": "policy.verdicts",
-    "returns": "policy.verdicts",
+    "redirect": "policy.handlers.verdicts",
+    "returns": "policy.handlers.verdicts",
     "run": "sandbox",
     "send_listener": "launch.handover",
-    "serve": "policy.verdicts",
+    "serve": "policy.handlers.verdicts",
     "supervise": "handover",
     "take_listener": "launch.handover",
 }

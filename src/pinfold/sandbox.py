@@ -324,7 +324,7 @@ class Sandbox:
         globs = [parse_deny(os.fsencode(glob)) for glob in self.deny]
         linked: Mapping[bytes, bytes] = {}
         if links and globs:
-            from pinfold.policy.linked import where_links_lead  # noqa: PLC0415 (not for all)
+            from pinfold.policy.judging.linked import where_links_lead  # noqa: PLC0415 (not for all)
 
             linked = where_links_lead(globs)
         return PathRules(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from pinfold.policy.load import ready
+from pinfold.policy.file.load import ready
 from tests.kernel.support import Terminal, execute
 
 if TYPE_CHECKING:

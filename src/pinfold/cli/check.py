@@ -11,17 +11,17 @@ import click
 from pinfold.cli import options
 from pinfold.cli.streams import complain
 from pinfold.paths import printable
-from pinfold.policy.doubts import said
-from pinfold.policy.explain import explain
+from pinfold.policy.file.doubts import said
+from pinfold.policy.file.explain import explain
+from pinfold.policy.file.load import load
 from pinfold.policy.globs import fixed
-from pinfold.policy.linked import real_name
-from pinfold.policy.load import load
-from pinfold.policy.match import STRICT
+from pinfold.policy.judging.linked import real_name
+from pinfold.policy.judging.match import STRICT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from pinfold.policy.explain import Explanation
+    from pinfold.policy.file.explain import Explanation
     from pinfold.policy.model import PolicyModel, Rule
     from pinfold.syscalls.kinds import Kind
 
@@ -59,7 +59,7 @@ def command(files: Sequence[str], as_json: bool, variables: Sequence[str]) -> in
 
 
 def _trapped(model: PolicyModel) -> Mapping[str, frozenset[Kind]]:
-    from pinfold.policy.judge import RuleJudge  # noqa: PLC0415 (not before the policy was read)
+    from pinfold.policy.judging.judge import RuleJudge  # noqa: PLC0415 (not before the policy was read)
 
     return RuleJudge(model, None).calls
 

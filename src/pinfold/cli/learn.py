@@ -16,8 +16,8 @@ from pinfold.cli.streams import complain
 from pinfold.errors import LaunchError, PolicyError
 from pinfold.paths import normalise, printable
 from pinfold.policy.calls import ALLOWED, KILL, Verdict
-from pinfold.policy.facts import Facts, facts_of, settled
-from pinfold.policy.folding import Place
+from pinfold.policy.learning.facts import Facts, facts_of, settled
+from pinfold.policy.learning.folding import Place
 from pinfold.policy.rules import DENY, PathRules
 from pinfold.session import Limits, Session
 from pinfold.syscalls.kinds import Kind
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from pinfold.audit.record import Entry
     from pinfold.launch.spawn import Command
     from pinfold.policy.calls import Trapped
-    from pinfold.policy.facts import Fact
-    from pinfold.policy.judge import RuleJudge
-    from pinfold.policy.learn import Learned
+    from pinfold.policy.judging.judge import RuleJudge
+    from pinfold.policy.learning.facts import Fact
+    from pinfold.policy.learning.learn import Learned
     from pinfold.policy.model import PolicyModel
 
 _REFUSALS_SHOWN: Final = 10
@@ -85,7 +85,7 @@ def command(
         raise click.UsageError("no COMMAND given")
     if dry_run and output is None:
         raise click.UsageError("--dry-run is about the file of -o; without it nothing is written")
-    from pinfold.policy.learn import learn  # noqa: PLC0415 (after the usage errors)
+    from pinfold.policy.learning.learn import learn  # noqa: PLC0415 (after the usage errors)
 
     place = _place()
     if output is not None:
@@ -243,8 +243,8 @@ class _Known:
         Raises:
             PolicyError: It cannot be read, or is none.
         """
-        from pinfold.policy.judge import RuleJudge  # noqa: PLC0415 (not without a file)
-        from pinfold.policy.load import load  # noqa: PLC0415 (likewise)
+        from pinfold.policy.file.load import load  # noqa: PLC0415 (likewise)
+        from pinfold.policy.judging.judge import RuleJudge  # noqa: PLC0415 (not without a file)
 
         model = load([path])
         with open(path, encoding="utf-8", newline="") as file:
@@ -276,8 +276,8 @@ class _Known:
         if learned.empty:
             complain(f"{path}: nothing to add; the policy allows all that was done")
             return
-        from pinfold.policy.load import parse  # noqa: PLC0415 (not without a file)
-        from pinfold.policy.write import rules  # noqa: PLC0415 (likewise)
+        from pinfold.policy.file.load import parse  # noqa: PLC0415 (not without a file)
+        from pinfold.policy.learning.write import rules  # noqa: PLC0415 (likewise)
 
         added = rules(learned.model.rules, comments=learned.comments, variables=place.variables)
         text = self._text if self._text.endswith("\n") else self._text + "\n"
@@ -326,7 +326,7 @@ def _writes(learned: Learned, path: str) -> bool:
 
 
 def _text(learned: Learned, place: Place, when: str) -> str:
-    from pinfold.policy.write import write  # noqa: PLC0415 (after the run)
+    from pinfold.policy.learning.write import write  # noqa: PLC0415 (after the run)
 
     head = (
         f"Learned {when}",

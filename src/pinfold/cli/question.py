@@ -15,7 +15,7 @@ from pinfold.codec.sockaddr import Sockaddr
 from pinfold.codec.vector import StringVector
 from pinfold.codec.xattr import XattrArgs
 from pinfold.paths import printable
-from pinfold.policy.access import access_of
+from pinfold.policy.judging.access import access_of
 from pinfold.syscalls.kinds import POINTERS, Kind, show_at_flags, show_open_flags
 
 if TYPE_CHECKING:

@@ -247,7 +247,7 @@ class _Log:
 
 
 def _linked(globs: Sequence[bytes]) -> Mapping[bytes, bytes]:
-    from pinfold.policy.linked import where_links_lead  # noqa: PLC0415 (where links matter)
+    from pinfold.policy.judging.linked import where_links_lead  # noqa: PLC0415 (where links matter)
 
     return where_links_lead(globs)
 
@@ -261,7 +261,7 @@ def _policy(
         return PolicyModel(), None, None
     # Here, since most runs that are to feel instant have no policy file.
     from pinfold.cli.ask import TerminalAsker  # noqa: PLC0415
-    from pinfold.policy.handlers import Policy  # noqa: PLC0415
+    from pinfold.policy.handlers.policy import Policy  # noqa: PLC0415
 
     policy = Policy.load(*files, variables=variables)
     asker = TerminalAsker.open(policy.model.handler_seconds) if _asks(policy.model) else None

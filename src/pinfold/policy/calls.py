@@ -51,8 +51,9 @@ class Trapped(NamedTuple):
     """The pinned pointer arguments, in order; NULL ones are left out."""
     names: Mapping[str, tuple[bytes, ...]]
     """For each argument that is a path, that has the path of a Unix socket in it, or that is the
-    descriptor of a file which the call changes, by its name in the table: the normal absolute names that it means, the one that is spelt first. The kernel will
-    find one of them, and the task chooses the spelling: a denial of any of them must hold."""
+    descriptor of a file which the call changes, by its name in the table: the normal absolute names
+    that it means, the one that is spelt first. The kernel will find one of them, and the task
+    chooses the spelling: a denial of any of them must hold."""
     real: Mapping[str, bytes] = {}
     """By argument, where real names are judged: the one of ``names`` that links lead to."""
     settled: frozenset[str] = frozenset()

@@ -1,7 +1,7 @@
 """A policy as data: rules in order, what holds where none applies, limits (pure).
 
-Everything here is frozen, compares by value and can be pickled. ``policy.load`` makes it from a
-file, ``policy.judge`` makes verdicts from it, ``policy.explain`` says it in words.
+Everything here is frozen, compares by value and can be pickled. ``policy.file.load`` makes it from
+a file, ``policy.judging.judge`` makes verdicts from it, ``policy.file.explain`` says it in words.
 
 How a call is judged: each *subject* of it by itself, and each name that a subject has. A subject is
 a path argument, or a socket address; a call without any is its own subject. For each, the first
@@ -12,9 +12,9 @@ rule all of whose conditions hold decides, else the default of the call's group,
   hold. The path of a Unix socket is a path, too.
 - A rule that denies, asks or kills also holds for what is renamed, if that lies above what the rule
   names: for the parts before each slash of its ``path``, ``exact`` and ``real``, up to the first
-  ``**``. Where real names are judged it holds for what its names lead to, too (``policy.linked``).
-  Neither makes a verdict milder: the rules behind it are asked all the same, and the stricter
-  verdict holds.
+  ``**``. Where real names are judged it holds for what its names lead to, too
+  (``policy.judging.linked``). Neither makes a verdict milder: the rules behind it are asked all the
+  same, and the stricter verdict holds.
 - What a redirect leads to is judged again by the rules that deny or kill, not by the defaults and
   not by another redirect.
 - A send without an address goes where ``connect`` was allowed to go: it is no subject, and allowed
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pinfold.codec.sockaddr import Address
 
 ACCESS: Final = ("read", "write", "create", "exec")
-"""What a call may do with a path; see ``policy.access``."""
+"""What a call may do with a path; see ``policy.judging.access``."""
 FAMILIES: Final = ("unix", "inet", "inet6", "netlink", "vsock", "packet", "unspec")
 """Address families that a rule can name; any other one as its number."""
 REST: Final = b"..."
@@ -68,7 +68,7 @@ class Match:
     """(name, glob of its value); True for set at all, False for not set. All must hold."""
     family: frozenset[str | int] = frozenset()
     networks: tuple[IPv4Network | IPv6Network, ...] = ()
-    """Where the address is; see ``policy.match`` about mapped and unspecified ones."""
+    """Where the address is; see ``policy.judging.match`` about mapped and unspecified ones."""
     ports: tuple[tuple[int, int], ...] = ()
     """(first, last)."""
     unix: tuple[bytes, ...] = ()

@@ -9,7 +9,7 @@ A denial holds also for a directory that is renamed with what it names in it, or
 ``/a`` for ``/a/b``, and ``/home/ann`` for ``/home/*/.ssh``.
 
 These are rules about strings: a bind mount or a second name of the same file passes them, and so
-does a link unless real names are judged; see ``policy.linked``.
+does a link unless real names are judged; see ``policy.judging.linked``.
 """
 
 from __future__ import annotations

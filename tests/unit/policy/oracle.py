@@ -1,7 +1,7 @@
 """Verdicts that are easy to believe: the head of ``policy.model``, a sentence at a time.
 
 Slow, without any index, and with matchers of its own. What is taken from the code under test is
-``policy.access``, which has its own tests, and how verdicts and addresses are written.
+``policy.judging.access``, which has its own tests, and how verdicts and addresses are written.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pinfold.codec.sockaddr import (
     pack,
     parse,
 )
-from pinfold.policy.access import access_of, possible
+from pinfold.policy.judging.access import access_of, possible
 from pinfold.policy.model import REST, Match, PolicyModel, Rule
 from pinfold.syscalls.kinds import PATHS, Kind
 from pinfold.syscalls.table import DESCRIPTOR_ROWS, TABLE

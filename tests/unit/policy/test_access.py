@@ -6,7 +6,7 @@ import pytest
 
 from pinfold.codec.openhow import OpenHow
 from pinfold.codec.sockaddr import Abstract, Address, Unix, parse
-from pinfold.policy.access import access_of, needed, open_access, possible
+from pinfold.policy.judging.access import access_of, needed, open_access, possible
 from pinfold.policy.model import ACCESS
 from pinfold.syscalls.kinds import PATHS
 from pinfold.syscalls.table import DESCRIPTOR_ROWS, TABLE, Row

@@ -7,13 +7,13 @@ import random
 import pytest
 
 from pinfold.policy.calls import ASK, KILL
-from pinfold.policy.doubts import doubts
-from pinfold.policy.judge import RuleJudge
-from pinfold.policy.load import parse
+from pinfold.policy.file.doubts import doubts
+from pinfold.policy.file.load import parse
+from pinfold.policy.file.shadows import shadowed
+from pinfold.policy.judging.judge import RuleJudge
 from pinfold.policy.model import Action, Match, PolicyModel, Rule
 from pinfold.policy.rules import ALLOW as ALLOWED
 from pinfold.policy.rules import DENY as DENIED
-from pinfold.policy.shadows import shadowed
 from pinfold.syscalls.groups import GROUPS
 
 from .random_models import GLOBS, NAMES

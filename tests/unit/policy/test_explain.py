@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pinfold.policy import shadows
 from pinfold.policy.calls import Trapped
-from pinfold.policy.doubts import doubts
-from pinfold.policy.explain import Explanation, calls_in_words, explain, sentence
-from pinfold.policy.judge import RuleJudge
-from pinfold.policy.load import parse
+from pinfold.policy.file import shadows
+from pinfold.policy.file.doubts import doubts
+from pinfold.policy.file.explain import Explanation, calls_in_words, explain, sentence
+from pinfold.policy.file.load import parse
+from pinfold.policy.judging.judge import RuleJudge
 from pinfold.policy.model import PolicyModel
 from pinfold.syscalls.groups import GROUPS, names
 from pinfold.syscalls.table import TABLE

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pinfold.policy.facts import Fact
-from pinfold.policy.folding import (
+from pinfold.policy.globs import GlobSet, escape
+from pinfold.policy.learning.facts import Fact
+from pinfold.policy.learning.folding import (
     Names,
     Place,
     between,
@@ -19,7 +20,6 @@ from pinfold.policy.folding import (
     secret,
     within,
 )
-from pinfold.policy.globs import GlobSet, escape
 
 HOME: Final = b"/home/ann"
 TMP: Final = b"/tmp"

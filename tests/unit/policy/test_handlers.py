@@ -24,9 +24,9 @@ from pinfold.codec.openhow import OpenHow
 from pinfold.codec.sockaddr import Inet, Inet6, Sockaddr, Unix, Unspec
 from pinfold.codec.vector import StringVector
 from pinfold.errors import PolicyError
-from pinfold.policy import tasks
 from pinfold.policy.calls import Verdict
-from pinfold.policy.handlers import Policy
+from pinfold.policy.handlers import tasks
+from pinfold.policy.handlers.policy import Policy
 from pinfold.policy.model import Action, Match, PolicyModel, Rule
 from pinfold.policy.unjudged import UNJUDGED
 from pinfold.syscalls.kinds import Kind
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pinfold.policy.calls import Judge, Later, Trapped
-    from pinfold.policy.view import Call
+    from pinfold.policy.handlers.view import Call
 
 PATIENCE = 30.0
 SOON = 0.05

@@ -14,7 +14,7 @@ from pinfold.codec.openhow import OpenHow
 from pinfold.codec.sockaddr import Abstract, Inet, Inet6, Short, Unix
 from pinfold.errors import PolicyError
 from pinfold.policy.calls import ALLOWED, ASK, KILL, RETURN, SERVE, Trapped, Verdict
-from pinfold.policy.judge import RuleJudge
+from pinfold.policy.judging.judge import RuleJudge
 from pinfold.policy.model import REST, Action, Match, PolicyModel, Rule
 from pinfold.policy.rules import ALLOW, DENY, REDIRECT
 from pinfold.syscalls.groups import GROUPS

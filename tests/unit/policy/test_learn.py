@@ -23,17 +23,17 @@ from pinfold.codec.sockaddr import (
     pack,
 )
 from pinfold.paths import normalise
-from pinfold.policy import facts as noted
 from pinfold.policy.calls import Argument, Trapped, Verdict
-from pinfold.policy.facts import Facts, facts_of, settled
-from pinfold.policy.folding import (
+from pinfold.policy.file.load import parse
+from pinfold.policy.judging.judge import RuleJudge
+from pinfold.policy.learning import facts as noted
+from pinfold.policy.learning.facts import Facts, facts_of, settled
+from pinfold.policy.learning.folding import (
     Place,
 )
-from pinfold.policy.judge import RuleJudge
-from pinfold.policy.learn import Learned, learn
-from pinfold.policy.load import parse
+from pinfold.policy.learning.learn import Learned, learn
+from pinfold.policy.learning.write import write
 from pinfold.policy.rules import ALLOW, DENY
-from pinfold.policy.write import write
 from pinfold.syscalls.table import TABLE
 
 if TYPE_CHECKING:

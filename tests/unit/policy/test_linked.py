@@ -12,8 +12,8 @@ from pinfold import Policy
 from pinfold.codec.sockaddr import Unix
 from pinfold.policy.calls import ASK, KILL, Verdict
 from pinfold.policy.globs import escape, fixed
-from pinfold.policy.judge import RuleJudge
-from pinfold.policy.linked import further, linked, real_name
+from pinfold.policy.judging.judge import RuleJudge
+from pinfold.policy.judging.linked import further, linked, real_name
 from pinfold.policy.model import Action, Match, PolicyModel, Rule
 from pinfold.policy.rules import ALLOW, DENY, PathRules
 

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from pinfold.codec.sockaddr import Abstract, Inet, Inet6, Unix
 from pinfold.errors import PolicyError
 from pinfold.paths import normalise
+from pinfold.policy.file.load import BUILT_IN, load, merge, parse
+from pinfold.policy.file.variables import Form, SubstitutionError, substitute
 from pinfold.policy.globs import GlobSet, Pattern
-from pinfold.policy.load import BUILT_IN, load, merge, parse
 from pinfold.policy.model import Action, Limits, Match, PolicyModel, Rule
 from pinfold.policy.unjudged import UNJUDGED
-from pinfold.policy.variables import Form, SubstitutionError, substitute
 from pinfold.syscalls.groups import GROUPS, names
 from pinfold.syscalls.refused import REFUSED
 from pinfold.syscalls.table import TABLE

@@ -26,8 +26,8 @@ from pinfold.codec.sockaddr import (
     pack,
 )
 from pinfold.policy.calls import ASK, KILL, RETURN
-from pinfold.policy.match import Arguments, Conditions, Vectors
-from pinfold.policy.meaning import Meaning, Reading, Subject, domains, meanings
+from pinfold.policy.judging.match import Arguments, Conditions, Vectors
+from pinfold.policy.judging.meaning import Meaning, Reading, Subject, domains, meanings
 from pinfold.policy.model import REST, Action, Match, Rule
 from pinfold.policy.rules import ALLOW, DENY
 from tests.unit.codec.memory import AT, BytesMemory, in_growing_slots

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pinfold.policy.positions import Path, Position, Positions, parse_path, show_path
+from pinfold.policy.file.positions import Path, Position, Positions, parse_path, show_path
 
 Place = tuple[Path, int, int]
 """A key path, the index of its key, the index of its value."""

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from pinfold.policy.doubts import doubts
-from pinfold.policy.judge import RuleJudge
-from pinfold.policy.load import load, parse, ready
+from pinfold.policy.file.doubts import doubts
+from pinfold.policy.file.load import load, parse, ready
+from pinfold.policy.judging.judge import RuleJudge
 
 ROOT = Path(__file__).parents[3]
-READY = ROOT / "src/pinfold/policy/ready"
+READY = ROOT / "src/pinfold/policy/file/ready"
 ENVIRON = {"HOME": "/home/u", "USER": "u"}
 MAIN = {"agent", "build", "judge", "pip"}
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from pinfold import Call, Policy
 from pinfold.codec.sockaddr import Inet
 from pinfold.policy.calls import ASK, KILL, Verdict
+from pinfold.policy.file.load import load
 from pinfold.policy.globs import Above, GlobSet, leading, parse
-from pinfold.policy.judge import RuleJudge
-from pinfold.policy.load import load
+from pinfold.policy.judging.judge import RuleJudge
 from pinfold.policy.model import Action, Match, PolicyModel, Rule
 from pinfold.policy.rules import ALLOW, DENY, REDIRECT, PathRules
 from pinfold.syscalls.groups import GROUPS

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pinfold.codec.sockaddr import Abstract, Inet, Inet6, Short, Unix
-from pinfold.policy.replace import replacement
+from pinfold.policy.judging.replace import replacement
 from pinfold.syscalls.kinds import PATHS
 from pinfold.syscalls.table import TABLE
 

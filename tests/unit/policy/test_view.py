@@ -28,8 +28,8 @@ from pinfold.codec.sockaddr import (
 )
 from pinfold.codec.vector import StringVector
 from pinfold.policy.calls import Trapped
-from pinfold.policy.look import Look, detached
-from pinfold.policy.view import Call
+from pinfold.policy.handlers.look import Look, detached
+from pinfold.policy.handlers.view import Call
 from pinfold.syscalls.kinds import PINNED
 from pinfold.syscalls.table import TABLE
 from tests.unit.policy.trapped import POINTER, trapped

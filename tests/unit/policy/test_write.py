@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from pinfold.codec.sockaddr import Abstract, Inet, Inet6, Unix
 from pinfold.policy.calls import ASK, KILL, RETURN, SERVE
+from pinfold.policy.file.load import parse
 from pinfold.policy.globs import escape
-from pinfold.policy.load import parse
+from pinfold.policy.learning.write import words, write
 from pinfold.policy.model import ACCESS, FAMILIES, REST, Action, Limits, Match, PolicyModel, Rule
 from pinfold.policy.rules import ALLOW, DENY, REDIRECT
-from pinfold.policy.write import words, write
 from pinfold.syscalls.groups import GROUPS
 
 # Whatever a program can call a file, but for what no TOML file can hold.

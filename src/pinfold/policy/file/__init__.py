@@ -1,0 +1,1 @@
+"""Policy files: read, checked, explained; and those that come with the package."""

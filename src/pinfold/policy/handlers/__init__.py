@@ -1,0 +1,1 @@
+"""Python functions that are asked about calls."""

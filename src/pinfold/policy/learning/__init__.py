@@ -1,0 +1,1 @@
+"""From what a run did to a policy that allows it."""
