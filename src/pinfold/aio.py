@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Unpack
 
-    from pinfold.sandbox import RunOptions, Sandbox, StartOptions
-    from pinfold.streams import StrOrBytes
+    from pinfold.running import Configuration
+    from pinfold.streams import RunOptions, StartOptions, StrOrBytes
 
 _CHUNK: Final = 65536
 
@@ -209,7 +209,11 @@ class _Source:
 
 
 async def start(
-    sandbox: Sandbox, args: Sequence[StrOrBytes], *, limit: int, **options: Unpack[StartOptions]
+    sandbox: Configuration,
+    args: Sequence[StrOrBytes],
+    *,
+    limit: int,
+    **options: Unpack[StartOptions],
 ) -> AsyncPopen:
     """Does what ``Sandbox.popen_async`` does."""
     with Streams(options.get("stdin"), options.get("stdout"), options.get("stderr")) as streams:
@@ -233,7 +237,7 @@ async def start(
 
 
 async def run(
-    sandbox: Sandbox, args: Sequence[StrOrBytes], **options: Unpack[RunOptions]
+    sandbox: Configuration, args: Sequence[StrOrBytes], **options: Unpack[RunOptions]
 ) -> CompletedRun:
     """Does what ``Sandbox.run_async`` does."""
     given = options.pop("input", None)

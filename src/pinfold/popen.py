@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from types import TracebackType
 
-    from pinfold.sandbox import Sandbox
+    from pinfold.running import Configuration
     from pinfold.session import Outcome
 
 
@@ -126,7 +126,7 @@ class Popen(Signalled):
 
     def __init__(
         self,
-        sandbox: Sandbox,
+        sandbox: Configuration,
         args: Sequence[StrOrBytes],
         *,
         bufsize: int = -1,

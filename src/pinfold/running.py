@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from pinfold.audit.record import describe, start
 from pinfold.audit.writer import AuditWriter
@@ -23,8 +23,36 @@ if TYPE_CHECKING:
 
     from pinfold.audit.record import Entry
     from pinfold.launch.spawn import Command
-    from pinfold.sandbox import Sandbox
-    from pinfold.session import Outcome
+    from pinfold.policy.model import PolicyModel
+    from pinfold.session import Outcome, Session
+    from pinfold.streams import StrOrBytes
+
+
+class Configuration(Protocol):
+    """What a ``Sandbox`` is to those that start commands in it."""
+
+    @property
+    def audit(self) -> bool | StrOrBytes:
+        """Whether, or where, calls are logged."""
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether verdicts are only noted."""
+
+    @property
+    def model(self) -> PolicyModel:
+        """The rules of the policy."""
+
+    def rules_in_words(self) -> list[str]:
+        """Returns further rules as the log shows them."""
+
+    def session(
+        self,
+        command: Command,
+        sink: Callable[[Entry], None] | None,
+        report: Callable[[str], None],
+    ) -> Session:
+        """Returns a session for one command, not started yet."""
 
 
 class Running:
@@ -39,7 +67,7 @@ class Running:
         AuditError: The log cannot be opened.
     """
 
-    def __init__(self, sandbox: Sandbox, command: Command) -> None:
+    def __init__(self, sandbox: Configuration, command: Command) -> None:
         require_machine()
         self.records: Final[list[dict[str, Any]] | None] = [] if sandbox.audit is True else None
         self._lock = threading.RLock()
@@ -200,7 +228,7 @@ class Signalled:
         self.send_signal(signal.SIGKILL)
 
 
-def _told(sandbox: Sandbox, command: Command) -> dict[str, Any]:
+def _told(sandbox: Configuration, command: Command) -> dict[str, Any]:
     # What the first line of the log says.
     try:
         here = os.getcwdb()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from pinfold.errors import PolicyError
 from pinfold.launch import limits as resource_limits
@@ -29,34 +29,11 @@ if TYPE_CHECKING:
     from pinfold.aio import AsyncPopen
     from pinfold.audit.record import Entry
     from pinfold.launch.spawn import Command
+    from pinfold.streams import Environment, RunOptions, StartOptions
 
 __all__ = ["DEVNULL", "PIPE", "STDOUT", "CompletedRun", "Sandbox", "run"]
 
 Maps: TypeAlias = "Mapping[Any, StrOrBytes] | Iterable[tuple[StrOrBytes, StrOrBytes]]"
-Environment: TypeAlias = "Mapping[str, str] | Mapping[bytes, bytes]"
-
-
-class StartOptions(TypedDict, total=False):
-    """How a command starts; each as ``subprocess`` has it."""
-
-    cwd: StrOrBytes | None
-    env: Environment | None
-    stdin: Stream
-    stdout: Stream
-    stderr: Stream
-    pass_fds: Iterable[int]
-
-
-class RunOptions(StartOptions, total=False):
-    """What ``run`` takes besides the command; each as ``subprocess.run`` has it."""
-
-    capture_output: bool
-    input: str | bytes | None
-    text: bool
-    encoding: str | None
-    errors: str | None
-    timeout: float | None
-    check: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -299,8 +276,8 @@ class Sandbox:
                 command,
                 self._rules(links=real),
                 Limits(
-                    [*(os.fsencode(path) for path in self.ro), *given.ro],
-                    [*(os.fsencode(path) for path in self.rw), *given.rw],
+                    [] if self.dry_run else [*(os.fsencode(path) for path in self.ro), *given.ro],
+                    [] if self.dry_run else [*(os.fsencode(path) for path in self.rw), *given.rw],
                     self.keep_caps,
                 ),
                 inspect_all=self.inspect == "all",
@@ -334,6 +311,8 @@ class Sandbox:
         )
 
     def _bounds(self) -> Bounds:
+        if self.dry_run:
+            return NO_LIMITS
         return _lower(self.limits or NO_LIMITS, self.model.limits)
 
 

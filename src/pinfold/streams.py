@@ -20,7 +20,7 @@ import select
 import selectors
 import subprocess
 import time
-from typing import IO, TYPE_CHECKING, Any, Final, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, Final, TypeAlias, TypedDict
 
 from pinfold.errors import PolicyError
 from pinfold.launch.spawn import Command
@@ -108,6 +108,32 @@ def run_streams(
     if capture_output:
         stdout = stderr = PIPE
     return (PIPE if given is not None else stdin), stdout, stderr
+
+
+Environment: TypeAlias = "Mapping[str, str] | Mapping[bytes, bytes]"
+
+
+class StartOptions(TypedDict, total=False):
+    """How a command starts; each as ``subprocess`` has it."""
+
+    cwd: StrOrBytes | None
+    env: Environment | None
+    stdin: Stream
+    stdout: Stream
+    stderr: Stream
+    pass_fds: Iterable[int]
+
+
+class RunOptions(StartOptions, total=False):
+    """What ``run`` takes besides the command; each as ``subprocess.run`` has it."""
+
+    capture_output: bool
+    input: str | bytes | None
+    text: bool
+    encoding: str | None
+    errors: str | None
+    timeout: float | None
+    check: bool
 
 
 class Streams:

@@ -23,7 +23,6 @@ from pinfold.codec.base import UNREADABLE
 from pinfold.codec.image import FAULT, TOO_LONG
 from pinfold.paths import wants_directory
 from pinfold.policy.rules import NOT_JUDGED, REDIRECT
-from pinfold.supervisor import reopen
 from pinfold.syscalls.kinds import Kind, as_int
 from pinfold.tracee.names import NoDirectoryError
 from pinfold.tracee.real import same_file
@@ -35,6 +34,7 @@ from pinfold.uapi.fs import (
     PATH_MAX,
     RENAME_EXCHANGE,
     RESOLVE_IN_ROOT,
+    RESOLVE_WAYS,
 )
 
 if TYPE_CHECKING:
@@ -301,7 +301,7 @@ def _to_pin(
         return None if in_root or verdict.path is None else meaning.seen_by_task(verdict.path)
     if direct and meaning.real is not None:
         # RESOLVE_* flags look at the way, and this is another one.
-        path = None if resolve & reopen.WAYS else meaning.seen_by_task(meaning.real)
+        path = None if resolve & RESOLVE_WAYS else meaning.seen_by_task(meaning.real)
         return path + b"/" if path is not None and wants_directory(asked) else path
     if shares and (asked[:1] != b"/" or in_root):
         # RESOLVE_* flags look at where the walk starts, so no other start will do.

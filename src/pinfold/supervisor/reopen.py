@@ -31,10 +31,8 @@ from pinfold.syscalls.numbers import X86_64 as NR
 from pinfold.uapi.fs import (
     AT_FDCWD,
     OPEN_HOW,
-    RESOLVE_BENEATH,
-    RESOLVE_IN_ROOT,
     RESOLVE_NO_SYMLINKS,
-    RESOLVE_NO_XDEV,
+    RESOLVE_WAYS,
 )
 
 if TYPE_CHECKING:
@@ -43,9 +41,6 @@ if TYPE_CHECKING:
     from pinfold.codec.image import Image
     from pinfold.codec.openhow import OpenHow
     from pinfold.supervisor.pathnames import Judged
-
-WAYS: Final = RESOLVE_BENEATH | RESOLVE_IN_ROOT | RESOLVE_NO_XDEV
-"""``RESOLVE_*`` flags that are about the way from the directory to the file."""
 
 _OPENAT2: Final = NR["openat2"]
 _U64: Final = (1 << 64) - 1
@@ -95,7 +90,7 @@ def plan(
         if how is None or how.offset < 0:
             # The kernel refuses its structure.
             return None
-        if how.resolve & WAYS:
+        if how.resolve & RESOLVE_WAYS:
             return errno.EACCES
         if not judged.direct:
             return None

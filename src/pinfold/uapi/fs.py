@@ -17,6 +17,9 @@ RESOLVE_BENEATH: Final = 0x08
 RESOLVE_IN_ROOT: Final = 0x10
 RESOLVE_CACHED: Final = 0x20
 
+RESOLVE_WAYS: Final = RESOLVE_BENEATH | RESOLVE_IN_ROOT | RESOLVE_NO_XDEV
+"""``RESOLVE_*`` flags that are about the way from the directory to the file."""
+
 OPEN_HOW: Final = struct.Struct("=QQQ")
 """``struct open_how`` version 0: flags, mode, resolve."""
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from pinfold.codec.sockaddr import Address
     from pinfold.policy.calls import Judge, Later, Trapped
-    from pinfold.policy.handlers.policy import Handler
+    from pinfold.policy.handlers.handler import Handler
     from pinfold.policy.handlers.tasks import Tasks
 
 MEANINGS: Final = 64

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from pinfold.errors import PolicyError
 from pinfold.policy.globs import GlobSet
+from pinfold.policy.handlers.handler import Handler
 from pinfold.policy.judging.access import possible
 from pinfold.policy.model import ACCESS, PolicyModel
 from pinfold.policy.unjudged import UNJUDGED
@@ -27,34 +27,6 @@ F = TypeVar("F", bound="Callable[..., object]")
 _REFUSED: Final = {one.name: one.reason for one in REFUSED if one.argument < 0}
 _GENERATORS: Final = 0x20 | 0x200
 """``CO_GENERATOR`` and ``CO_ASYNC_GENERATOR`` of a function's code."""
-
-
-@dataclass(frozen=True, slots=True)
-class Handler:
-    """A function that is asked about calls, and about which ones."""
-
-    function: Callable[..., object]
-    calls: tuple[str, ...]
-    """System calls by name."""
-    path: tuple[bytes, ...] = ()
-    """Globs as in ``policy.globs``; one must match a name of the call. Empty for no condition."""
-    access: frozenset[str] = frozenset()
-    """Of ``model.ACCESS``: the call does one of these with that name. Empty for no condition."""
-    program: tuple[bytes, ...] = ()
-    """Globs for the program that makes the call. Empty for no condition."""
-
-    @property
-    def name(self) -> str:
-        """What the log calls it."""
-        return str(getattr(self.function, "__name__", type(self.function).__name__))
-
-    def path_globs(self) -> GlobSet | None:
-        """Returns what matches the names, None without a condition."""
-        return GlobSet(self.path) if self.path else None
-
-    def program_globs(self) -> GlobSet | None:
-        """Returns what matches the program, None without a condition."""
-        return GlobSet(self.program) if self.program else None
 
 
 class Policy:
