@@ -55,8 +55,8 @@ class Sandbox:
         keep_caps: Leave a command started by root all its capabilities.
         limits: How much commands may use; together with the limits of the policy, the lower holds.
         audit: True puts the log's records into the result, a path writes the log to that file.
-        dry_run: Only note verdicts, in the log; every call is made as it was asked for. Landlock
-            and limits hold all the same.
+        dry_run: Only note verdicts, in the log; every call is made as it was asked for, and neither
+            limits nor Landlock paths hold.
 
     Raises:
         PolicyError: A rule is malformed.
