@@ -9,6 +9,8 @@ must be the same to the byte. To see one difference by hand::
 
 from __future__ import annotations
 
+import os
+import subprocess
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -26,6 +28,7 @@ from tests.differential.compare import (
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from tests.kernel.support import User
 
@@ -156,3 +159,13 @@ def test_a_difference_is_seen(someone: User) -> None:
     found = differences(plain.lines, denied.lines)
     assert "open /dev/null" in found
     assert "EACCES" in found
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="to list the machine's message queues takes a mount")
+def test_no_message_queue_is_left(someone: User, tmp_path: Path) -> None:
+    # They outlive the program, and the machine has room for 256.
+    same(someone, INSPECT_ALL, "structs-names")
+    script = 'mount -t mqueue none "$1" && ls "$1"'
+    command = ["unshare", "--mount", "sh", "-c", script, "sh", str(tmp_path)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    assert [name for name in done.stdout.split() if name.startswith("diff-")] == []

@@ -451,7 +451,7 @@ static void queues(void)
             end_line();
             if (flags[j] & O_CREAT && j != 0) {
                 result = syscall(SYS_mq_unlink, texts[i].at);
-                begin_line(result, errno, "mq_unlink %s", texts[i].name);
+                begin_line(result, errno, "mq_unlink %s %d", texts[i].name, j);
                 end_line();
             }
         }
