@@ -33,6 +33,8 @@ ALL_MARKS_MAX: Final = 10_000
 PROGRAMS_MAX: Final = 5
 """Programs that one process is said to have run."""
 _TEXT_MAX: Final = 400
+_LAUNCHER: Final = "(before COMMAND)"
+"""What is shown as the program that executes COMMAND."""
 
 _WRITING: Final = frozenset(
     {"truncate", "unlink", "rename", "link", "mkdir", "chmod", "chown", "mount", "bind"}
@@ -279,7 +281,7 @@ def sections(collection: Collection, most: int = 15) -> Iterator[Section]:
     yield Section(
         "Programs",
         ("calls", "program"),
-        [(str(count), shown(_str(name))) for name, count in programs.most(most)],
+        [(str(count), shown(_str(name)) or _LAUNCHER) for name, count in programs.most(most)],
         _more(len(programs.counts) - most, "programs", programs.others),
     )
     denials = collection.denials
