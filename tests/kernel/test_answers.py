@@ -430,6 +430,75 @@ def test_every_form_about_an_open_file(tmp_path: Path, way: str) -> None:
     assert done.out == f"-1 {errno.EPERM}\n"
 
 
+THREADED = (
+    "import os, sys, threading, time\n"
+    "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
+    "def attempt(call):\n"
+    "    try: return call()\n"
+    "    except OSError as error: return error.errno\n"
+)
+
+
+def test_a_pipe_beside_a_thread() -> None:
+    """It has no name that could be pinned, and is opened all the same: that very pipe."""
+    script = THREADED + (
+        "reader, writer = os.pipe()\n"
+        "again = os.open('/dev/fd/%d' % writer, os.O_WRONLY)\n"
+        "os.write(again, b'x'); print(os.read(reader, 9), os.get_blocking(again))\n"
+        "print(os.get_inheritable(again), os.path.samestat(os.fstat(again), os.fstat(writer)))\n"
+        "print(attempt(lambda: os.open('/dev/fd/%d' % reader, os.O_RDONLY | os.O_NONBLOCK)) > 2)\n"
+        "sys.stdout.flush(); os._exit(0)"
+    )
+    done = Run((*PYTHON, script), lambda _: ALLOWED, real=True)
+    assert done.out == "b'x' True\nFalse True\nTrue\n"
+
+
+def test_what_has_no_name_beside_a_thread(tmp_path: Path) -> None:
+    """A memory file, or one that was removed, is not opened again, nor changed by its link."""
+    script = THREADED + (
+        "memory = os.memfd_create('x')\n"
+        "gone = os.open(sys.argv[1], os.O_CREAT | os.O_RDWR); os.unlink(sys.argv[1])\n"
+        "for fd in (memory, gone):\n"
+        "    name = '/proc/self/fd/%d' % fd\n"
+        "    print(attempt(lambda: os.open(name, os.O_RDWR)), attempt(lambda: os.chmod(name, 0)))\n"
+        "    print(os.stat(name).st_size)\n"
+        "sys.stdout.flush(); os._exit(0)"
+    )
+    done = Run((*PYTHON, script, str(tmp_path / "x")), lambda _: ALLOWED, real=True)
+    assert done.out == f"{errno.EACCES} {errno.EACCES}\n0\n" * 2
+
+
+def test_the_interpreter_of_a_script_is_denied(tmp_path: Path) -> None:
+    """With real names, by ``--deny`` as well: the process is killed before it begins."""
+    script = tmp_path / "script"
+    script.write_text("#!/bin/cat\nshown\n")
+    script.chmod(0o755)
+    cat = os.fsencode(os.path.realpath("/bin/cat"))
+    command = ("sh", "-c", f"{script}; echo $?")
+    for dry in (False, True):
+        done = Run(command, lambda _: ALLOWED, rules=PathRules([], [cat]), real=True, dry_run=dry)
+        assert done.out.endswith("0\n" if dry else f"{128 + signal.SIGKILL}\n")
+        assert ("shown" in done.out) == dry
+        (record,) = [one for one in done.records if one["verdict"] == "kill"]
+        assert record["args"]["path"] == os.fsdecode(cat)
+        assert record.get("dry_run", False) == dry
+
+
+@pytest.mark.parametrize("family", ["inet", "inet6", "mapped"])
+def test_nowhere_in_particular_is_the_machine_itself(family: str) -> None:
+    """The address that was judged is the one that is connected to, whatever the socket has."""
+    hosts = {"inet": "0.0.0.0", "inet6": "::", "mapped": "::ffff:0.0.0.0"}
+    script = (
+        "import socket, sys\n"
+        "kind = socket.AF_INET if ':' not in sys.argv[1] else socket.AF_INET6\n"
+        "one = socket.socket(kind, socket.SOCK_DGRAM)\n"
+        "one.connect((sys.argv[1], 9)); print(one.getpeername()[0])\n"
+    )
+    found = {"inet": "127.0.0.1", "inet6": "::1", "mapped": "::ffff:127.0.0.1"}
+    done = Run((*PYTHON, script, hosts[family]), lambda _: ALLOWED)
+    assert done.out == f"{found[family]}\n"
+
+
 def test_command_itself_is_judged() -> None:
     """A policy that denies COMMAND says so."""
     with pytest.raises(LaunchError, match=r"rule: no exec") as raised:
