@@ -192,7 +192,10 @@ def test_one_socket_of_two(sockets: tuple[Place, dict[str, Server]]) -> None:
             f"connect:{here.work}/link",
             f"connect:{here.work}/dir/other.sock",
         ),
-        *("connect:/proc/self/cwd/other.sock", "connect:/proc/self/root/proc/self/cwd/other.sock"),
+        *(
+            "connect:/proc/self/cwd/other.sock",
+            "connect:/proc/self/root" + "/proc/self/cwd/other.sock",
+        ),
         RUN=run,
     )
     assert found == ["named"] * 3 + ["EACCES"] * 8

@@ -578,7 +578,7 @@ def test_a_verdict_of_the_rules_leaves_nothing() -> None:
 
 # Several meanings.
 
-TWO = trapped("openat", (b"/work/link", b"/etc/shadow"))
+TWO = trapped("openat", (b"/job/link", b"/etc/shadow"))
 
 
 @pytest.mark.parametrize("later", [False, True])
@@ -598,7 +598,7 @@ def test_a_denial_of_any_name_holds(later: bool) -> None:
     with Judging(policy) as judge:
         assert judge(TWO).action == "deny"
         assert judge(trapped("openat", (b"/a", b"/b"))).action == "allow"
-    assert asked == ["/work/link", "/etc/shadow", "/a", "/b"]
+    assert asked == ["/job/link", "/etc/shadow", "/a", "/b"]
 
 
 def test_a_condition_goes_by_each_name() -> None:
@@ -610,10 +610,10 @@ def test_a_condition_goes_by_each_name() -> None:
 
 def test_an_allow_of_one_name_leaves_the_other_to_the_rules() -> None:
     policy = Policy(rules(rule("deny", on=("openat",), path=(b"/etc",))))
-    policy.on("open", path="/work/**")(lambda call: call.allow())
+    policy.on("open", path="/job/**")(lambda call: call.allow())
     with Judging(policy) as judge:
         assert judge(TWO)[:2] == ("deny", "a rule")
-        assert judge(trapped("openat", b"/work/x")).rule == "handler <lambda>"
+        assert judge(trapped("openat", b"/job/x")).rule == "handler <lambda>"
 
 
 def test_who_does_not_look_is_asked_once() -> None:
@@ -1019,7 +1019,7 @@ def test_cancelling_reaches_the_person_who_is_asked() -> None:
 def test_a_person_and_a_handler_about_two_names() -> None:
     # The handler redirects one meaning, a person is asked about the other one.
     policy = Policy(rules(rule("ask", on=("openat",), path=(b"/etc",))))
-    policy.on("open", path="/work/**")(lambda call: call.redirect(path="/x"))
+    policy.on("open", path="/job/**")(lambda call: call.redirect(path="/x"))
     answers = [Verdict("allow", "yes"), Verdict("deny", "no", 13)]
 
     class Person:

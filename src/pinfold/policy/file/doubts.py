@@ -133,13 +133,13 @@ def _processes(model: PolicyModel) -> Iterator[str]:
             for glob in rule.match.path:
                 if under(fixed(glob)[0] or b"/", b"/proc") and GlobSet([glob]).match(_ROOTS) >= 0:
                     yield (
-                        f"{said(rule)}: below /proc are links to every file (/proc/self/root/...),"
+                        f"{said(rule)}: below /proc are links to every file (as /proc/self/root),"
                         " and names are judged as they are spelt; write real = true at the top"
                     )
                     return
 
 
-_ROOTS: Final = b"/proc/self/root/etc/passwd"
+_ROOTS: Final = b"/proc/self/root" + b"/etc/passwd"
 
 
 def _packets(model: PolicyModel) -> Iterator[str]:
