@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -28,7 +30,6 @@ from tests.kernel.support import pinfold as run_pinfold
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable
-    from pathlib import Path
 
     from pinfold.policy.calls import Later, Trapped
 
@@ -55,11 +56,14 @@ class Attack:
         self.directory = directory
         self._file = directory.parent / f"{directory.name}.toml"
 
-    def __call__(self, policy: str, script: str, *args: str | Path, **options: Any) -> list[str]:
+    def __call__(
+        self, policy: str, script: str, *args: str | Path, dry: bool = False, **options: Any
+    ) -> list[str]:
         """Returns the lines that a Python script printed under a policy."""
         text = textwrap.dedent(policy).replace("@", str(self.directory))
         self._file.write_text("version = 1\n" + text)
-        words = ("--policy", self._file, "--", sys.executable, "-I", "-c")
+        how = ("--dry-run",) if dry else ()
+        words = (*how, "--policy", self._file, "--", sys.executable, "-I", "-c")
         return _lines(run_pinfold(*words, _script(script), *args, cwd=self.directory, **options))
 
     def bare(self, script: str, *args: str | Path) -> list[str]:
@@ -664,3 +668,336 @@ def test_what_waits_is_killed_executed_and_stopped() -> None:
         over.set()
         giver.join()
     assert done.out == "150\n"
+
+
+# What runs in the end.
+
+NO_ENV: Final = """
+real = true
+[[rule]]
+on = "exec"
+path = "/usr/bin/env"
+action = "deny"
+"""
+_RUN: Final = """
+def run(path, *argv):
+    sys.stdout.flush()
+    if os.fork() == 0:
+        print(attempt(os.execv, path, [path, *argv]), flush=True)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.wait()[1])
+"""
+
+
+def _make_script(path: Path, first: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!{first}\n")
+    path.chmod(0o755)
+
+
+def test_a_name_that_folds_to_a_link_does_not_excuse_the_interpreter(attack: Attack) -> None:
+    """``a/link/../script`` runs b/script, and a/script leads to the interpreter of that."""
+    _make_script(attack.directory / "b/script", "/usr/bin/env echo")
+    (attack.directory / "b/c").mkdir()
+    (attack.directory / "a").mkdir()
+    (attack.directory / "a/link").symlink_to("../b/c")
+    (attack.directory / "a/script").symlink_to("/usr/bin/env")
+    script = _RUN + "print(run('a/link/../script', 'ESCAPED'))"
+    assert any("ESCAPED" in line for line in attack.bare(script))
+    assert not any("ESCAPED" in line for line in attack(NO_ENV, script))
+
+
+def test_an_interpreter_is_recognised_by_its_other_names(attack: Attack) -> None:
+    (attack.directory / "env").write_bytes(Path("/usr/bin/env").read_bytes())
+    (attack.directory / "env").chmod(0o755)
+    (attack.directory / "hard").hardlink_to(attack.directory / "env")
+    _make_script(attack.directory / "script", f"{attack.directory}/hard echo")
+    script = _RUN + "print(run('./hard', 'ESCAPED'), run('./script', 'ESCAPED'))"
+    policy = NO_ENV.replace("/usr/bin", "@")
+    assert any("ESCAPED" in line for line in attack.bare(script))
+    assert not any("ESCAPED" in line for line in attack(policy, script))
+
+
+def test_who_has_to_ask_for_a_program_has_to_ask_for_a_script_of_it(attack: Attack) -> None:
+    """Nobody is there to ask, which is a no."""
+    _make_script(attack.directory / "script", "/usr/bin/env echo")
+    script = _RUN + "print(run('/usr/bin/env', 'echo', 'ESCAPED'), run('./script', 'ESCAPED'))"
+    found = attack(NO_ENV.replace('"deny"', '"ask"'), script)
+    assert not any("ESCAPED" in line for line in found)
+
+
+def _program(code: bytes, base: int, interpreter: bytes = b"") -> bytes:
+    # A static program of one segment; with an interpreter the kernel starts that instead.
+    offset = 64 + (112 if interpreter else 56)
+    name = interpreter + b"\0" if interpreter else b""
+    size = offset + len(name) + len(code)
+    heads = struct.pack("<2I6Q", 1, 5, 0, base, base, size, size, 0x1000)
+    if interpreter:
+        at = base + offset
+        heads = struct.pack("<2I6Q", 3, 4, offset, at, at, len(name), len(name), 1) + heads
+    entry = base + offset + len(name)
+    ident = b"\x7fELF\2\1\1" + bytes(9)
+    header = struct.pack("<2HI3QI6H", 2, 62, 1, entry, 64, 0, 0, 64, 56, len(heads) // 56, 0, 0, 0)
+    return ident + header + heads + name + code
+
+
+_SAY_ESCAPED: Final = (
+    bytes.fromhex("b801000000 bf01000000 488d3510000000 ba08000000 0f05 b83c000000 31ff 0f05")
+    + b"ESCAPED\n"
+)
+"""write(1, "ESCAPED\\n", 8); exit(0)"""
+
+
+def test_a_denied_program_is_not_run_as_the_loader_of_another(attack: Attack) -> None:
+    """The kernel opens what PT_INTERP names, and runs it."""
+    denied_program, front = attack.directory / "denied", attack.directory / "front"
+    denied_program.write_bytes(_program(_SAY_ESCAPED, 0x10000000))
+    front.write_bytes(_program(b"\xf4", 0x20000000, os.fsencode(denied_program)))
+    for one in (denied_program, front):
+        one.chmod(0o755)
+    script = _RUN + "run('./denied'); run('./front')"
+    policy = """
+    real = true
+    [[rule]]
+    path = "@/denied"
+    action = "deny"
+    """
+    assert attack.bare(script) == ["ESCAPED", "ESCAPED"]
+    assert "ESCAPED" not in attack(policy, script)
+
+
+def test_a_long_chain_of_links_does_not_end_the_supervisor(attack: Attack) -> None:
+    """The lexical name of what is executed leads through more links than the kernel follows."""
+    _make_script(attack.directory / "b/script", "/bin/true")
+    (attack.directory / "b/c").mkdir()
+    (attack.directory / "a").mkdir()
+    (attack.directory / "a/link").symlink_to("../b/c")
+    (attack.directory / "a/script").symlink_to("1")
+    for number in range(1, 2000):
+        (attack.directory / f"a/{number}").symlink_to(str(number + 1))
+    script = _RUN + "print(run('a/link/../script')); print('alive')"
+    assert attack(NO_ENV, script)[-1:] == ["alive"]
+
+
+@pytest.mark.parametrize("verb", ["deny", "allow"])
+def test_who_executes_a_script_is_known(attack: Attack, verb: str) -> None:
+    """An honest program: the rule against the interpreter is about other callers."""
+    _make_script(attack.directory / "script", "/usr/bin/env echo")
+    policy = """
+    [[rule]]
+    on = "exec"
+    path = "/usr/bin/env"
+    program = "/usr/bin/make"
+    action = "deny"
+    """
+    if verb == "allow":
+        policy = policy.replace('"/usr/bin/make"', '"/**/python*"').replace("deny", "allow")
+        policy += """
+    [[rule]]
+    on = "exec"
+    path = "/usr/bin/env"
+    action = "deny"
+    """
+    script = _RUN + "print(run('/usr/bin/env', 'true'), run('./script', 'fine'))"
+    assert attack(policy, script) == ["./script fine", "0 0"]
+
+
+def test_what_was_denied_before_does_not_excuse_an_interpreter(attack: Attack) -> None:
+    """The names of an exec that failed are none of the next one's, which no rule is about."""
+    _make_script(attack.directory / "script", "/usr/bin/env echo")
+    script = (
+        _RUN
+        + f"""
+argv = (ctypes.c_char_p * 3)(b"script", b"ESCAPED", None)
+for first in ("/nonexistent", "/usr/bin/env"):
+    if os.fork() == 0:
+        attempt(os.execv, first, [first])
+        print(call({EXECVEAT}, {AT_FDCWD}, b"./script", argv, None, 0), flush=True)
+        os._exit(0)
+    os.wait()
+"""
+    )
+    policy = NO_ENV.replace('"exec"', '"execve"')
+    assert any("ESCAPED" in line for line in attack.bare(script))
+    assert not any("ESCAPED" in line for line in attack(policy, script))
+
+
+# Descriptors that another task exchanges.
+
+_SWAP: Final = """
+import threading, time
+over = False
+sys.setswitchinterval(1e-5)
+def swap(*descriptors):
+    while not over:
+        for one in descriptors: os.dup2(one, 100)
+def tries():
+    end = time.monotonic() + 4
+    while time.monotonic() < end and not over: yield
+def into(name):
+    file = attempt(os.open, name, os.O_WRONLY)
+    if isinstance(file, int): return os.readlink(f"/proc/self/fd/{file}"), os.close(file)
+"""
+
+
+def test_another_process_does_not_exchange_what_is_opened(attack: Attack) -> None:
+    """It has a file open that may be read only, and gives it to who opens /proc/PID/fd."""
+    for name in ("ro", "rw"):
+        (attack.directory / name).write_text("old")
+    script = _SWAP + textwrap.dedent("""
+    a, b = os.open("ro", os.O_RDONLY), os.open("rw", os.O_RDWR)
+    os.dup2(b, 100)
+    child = os.fork()
+    if child == 0: swap(a, b)
+    got = {into(f"/proc/{child}/fd/100") for _ in tries()}
+    os.kill(child, 9)
+    print(sorted(os.path.basename(one[0]) for one in got if one))
+    """)
+    policy = """
+    real = true
+    [[rule]]
+    path = "@/ro"
+    access = ["write", "create"]
+    action = "deny"
+    """
+    assert attack.bare(script) == ["['ro', 'rw']"]
+    assert attack(policy, script) == ["['rw']"]
+
+
+def test_no_pipe_with_a_name_is_opened_in_place_of_one_without(attack: Attack) -> None:
+    os.mkfifo(attack.directory / "fifo")
+    script = _SWAP + textwrap.dedent("""
+    a = os.open("fifo", os.O_RDONLY | os.O_NONBLOCK)
+    b = os.pipe()[1]
+    os.dup2(b, 100)
+    threading.Thread(target=swap, args=(a, b)).start()
+    got = {into("/proc/self/fd/100") for _ in tries()}
+    over = True
+    print(sorted({os.path.basename(one[0])[:4] for one in got if one}))
+    """)
+    policy = """
+    real = true
+    [[rule]]
+    path = "@/fifo"
+    access = ["write", "create"]
+    action = "deny"
+    """
+    assert attack.bare(script) == ["['fifo', 'pipe']"]
+    assert attack(policy, script) == ["['pipe']"]
+
+
+def test_no_socket_is_reached_by_an_exchanged_descriptor(
+    attack: Attack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(attack.directory)  # a short name to bind
+    script = _SWAP + textwrap.dedent("""
+    a, b = (os.open(name, os.O_PATH) for name in ("secret", "free"))
+    os.dup2(b, 100)
+    threading.Thread(target=swap, args=(a, b)).start()
+    got = set()
+    for _ in tries():
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as one:
+            if attempt(one.connect, "/proc/self/fd/100") is None: got.add(one.getpeername())
+    over = True
+    print(sorted(got))
+    """)
+    policy = """
+    real = true
+    [[rule]]
+    on = "connect"
+    unix = "@/secret"
+    action = "deny"
+    """
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as secret,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as free,
+    ):
+        secret.bind("secret")
+        free.bind("free")
+        assert attack.bare(script) == ["['free', 'secret']"]
+        assert "secret" not in attack(policy, script)[0]
+
+
+# Limits.
+
+
+def test_dead_children_count_until_somebody_waits_for_them(attack: Attack) -> None:
+    """Else a program fills the machine's process table, as dead ones have an id, too."""
+    script = """
+    import signal
+    made = 0
+    for _ in range(40):
+        child = attempt(os.fork)
+        if child == 0: os._exit(0)
+        if isinstance(child, int):
+            made += 1
+            os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    print(made)
+    """
+    assert attack.bare(script) == ["40"]
+    assert int(attack("[limits]\ntasks = 5\n", script)[0]) < 5
+
+
+def test_a_denied_fork_is_no_task() -> None:
+    policy = Policy.parse("version = 1\n[limits]\ntasks = 7\n")
+    first: list[int] = []
+
+    @policy.on("clone", "fork", "vfork")
+    def judge(call: pinfold.Call) -> Verdict | None:
+        first.append(call.pid)
+        return None if call.pid == first[0] else pinfold.deny()
+
+    script = """
+    told, tell = os.pipe()
+    held, let = os.pipe()
+    for _ in range(3):
+        if os.fork() == 0:
+            os.write(tell, attempt(os.fork)[:1].encode())
+            os.read(held, 1)
+            os._exit(0)
+    denied = b"".join(os.read(told, 1) for _ in range(3))
+    child = attempt(os.fork)
+    if child == 0: os._exit(0)
+    os.write(let, b"xxx")
+    print(denied.decode(), type(child).__name__)
+    """
+    done = pinfold.run(
+        [*PYTHON, _script(script)],
+        policy=policy,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE / 2,
+    )
+    assert done.stdout == "EEE int\n"
+
+
+# Dry runs.
+
+
+def test_a_dry_run_makes_calls_as_they_are(attack: Attack) -> None:
+    """With what real names and addresses need, too: nothing is refused and nothing rewritten."""
+    script = """
+    import threading, time
+    threading.Thread(target=time.sleep, args=(1,), daemon=True).start()
+    file = os.memfd_create("x")
+    print(type(attempt(os.open, f"/proc/self/fd/{file}", os.O_RDONLY)).__name__)
+    print(attempt(os.chmod, f"/proc/self/fd/{file}", 0o600))
+    listening = socket.create_server(("127.0.0.3", 0))
+    bound = socket.socket()
+    bound.bind(("127.0.0.3", 0))
+    print(attempt(bound.connect, ("0.0.0.0", listening.getsockname()[1])))
+    print(attempt(bound.setsockopt, socket.IPPROTO_IP, 4, bytes(4)))
+    """
+    policy = """
+    real = true
+    [[rule]]
+    path = "@/x"
+    action = "deny"
+    [[rule]]
+    on = "connect"
+    address = "10.0.0.1"
+    action = "deny"
+    """
+    wanted = ["int", "None", "None", "None"]
+    assert attack.bare(script) == wanted
+    assert attack(policy, script, dry=True) == wanted

@@ -109,6 +109,7 @@ class Engine:
             names,
             naming=logs or strict,
             strict=strict,
+            policy=judge is not None,
             real=real,
             literals=tuple(dict.fromkeys(literals)) if real else (),
             dry=dry,

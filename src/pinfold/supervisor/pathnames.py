@@ -78,6 +78,7 @@ class Pathnames:
         names: Resolves paths of stopped tasks.
         naming: Whether paths are to be resolved at all.
         strict: Whether a path that cannot be resolved fails the call.
+        policy: Whether a policy judges calls as well.
         real: Whether the names that symbolic links lead to are judged as well, and pinned.
         literals: Files to be recognised under other names (hard links), where ``real``.
         dry: Whether verdicts are only noted.
@@ -85,7 +86,7 @@ class Pathnames:
     Preconditions: the task is stopped, and its registers are loaded.
     """
 
-    __slots__ = ("_dry", "_judge", "_literals", "_names", "_naming", "_real", "_strict")
+    __slots__ = ("_dry", "_judge", "_literals", "_names", "_naming", "_policy", "_real", "_strict")
 
     def __init__(
         self,
@@ -94,6 +95,7 @@ class Pathnames:
         *,
         naming: bool,
         strict: bool,
+        policy: bool,
         real: bool,
         literals: tuple[bytes, ...],
         dry: bool,
@@ -102,6 +104,7 @@ class Pathnames:
         self._names = names
         self._naming = naming
         self._strict = strict
+        self._policy = policy
         self._real = real
         self._literals = literals
         self._dry = dry
@@ -130,7 +133,8 @@ class Pathnames:
         if path.kind is Kind.TEXT or not self._naming:
             return Judged(path.argument, asked, (), asked, pointer)
         if not asked:
-            if self._strict and call.gives and registers[call.at_flags] & AT_EMPTY_PATH:
+            wanted = self._policy if call.gives else self._strict and call.executes
+            if wanted and registers[call.at_flags] & AT_EMPTY_PATH:
                 return self._by_descriptor(task, image, path, dirfd, pointer)
             return Judged(path.argument, asked, (), asked, pointer)
         resolve = 0 if how is None else how.resolve

@@ -58,8 +58,7 @@ class Shape(NamedTuple):
     executes: bool
     """Whether it executes a program."""
     gives: bool
-    """Whether, with AT_EMPTY_PATH, it does to an open file what needs a verdict of its own: it
-    executes it, or gives it another name."""
+    """Whether, with AT_EMPTY_PATH, it gives an open file another name."""
     opens: bool
     """Whether it opens a file by path and returns a descriptor of it."""
     describes: int
@@ -101,7 +100,7 @@ def shape(row: Row, kinds: frozenset[Kind]) -> Shape:
         row.name == "chroot",
         row.name == "sendmmsg",
         row.name in ("execve", "execveat"),
-        row.name in ("execveat", "linkat"),
+        row.name == "linkat",
         row.group == "open" and row.name in _OPENS,
         ARGUMENTS[0] if _describes(row) else -1,
     )
