@@ -30,7 +30,7 @@ class FunctionJudge:
         self.real = real
         self.closed = 0
 
-    def executed(self, program: bytes) -> Verdict | None:
+    def executed(self, program: bytes, by: bytes) -> Verdict | None:
         """Has nothing against any program."""
 
     def close(self) -> None:

@@ -34,6 +34,7 @@ from pinfold.supervisor.loop import OPTIONS, Supervisor
 from pinfold.supervisor.shapes import EVERYTHING, PATHS, counted, with_calls
 from pinfold.syscalls.filter import answers
 from pinfold.syscalls.numbers import X86_64
+from pinfold.tracee.loader import own_loader
 from pinfold.tracee.names import Names
 from pinfold.tracee.waits import Waits
 from pinfold.uapi import seccomp as abi
@@ -130,6 +131,7 @@ class Session:
         self._results = results
         self._on_stop = on_stop
         self._on_refused = on_refused
+        own_loader()  # before we are hidden, even from ourselves
         self._resources = resource_limits.prepare(bounds)
         self._confinement = confine.prepare(limits.ro, limits.rw, limits.keep_caps)
         self.warnings = self._confinement.warnings
@@ -267,7 +269,7 @@ class Session:
                 shapes,
                 secret,
                 whole=() if self._judge is None else self._judge.whole,
-                fixed_addresses=self._judge is not None and self._judge.addresses,
+                fixed_addresses=self._judge is not None and self._judge.addresses and not self._dry,
             )
         )
         waits = Waits()

@@ -83,4 +83,6 @@ def main() -> NoReturn:
         fail(str(error), error.exit_code)
     except OSError as error:
         fail(f"{error.strerror or error} ({error.filename})" if error.filename else str(error))
+    except Exception as error:  # noqa: BLE001 (whatever it is, the sandbox was killed before)
+        fail(f"a bug in pinfold, please report it: {type(error).__name__}: {error}")
     sys.exit(status if isinstance(status, int) else 0)

@@ -205,7 +205,7 @@ class _Watch:
         if refusal is not None and (result is None or -result != refusal.errno):
             self.refused[f"{begun.what}: {refusal.rule}"] = None
 
-    def executed(self, program: bytes) -> None:
+    def executed(self, program: bytes, by: bytes) -> None:
         """Has nothing against any program."""
 
     def close(self) -> None:

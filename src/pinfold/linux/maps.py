@@ -76,6 +76,33 @@ def open_maps(tid: int) -> int:
     return os.open(f"/proc/{tid}/maps", os.O_RDONLY | os.O_CLOEXEC)
 
 
+def file_at(maps: int, address: int) -> bytes | None:
+    """Returns the name of the file that is mapped at an address, as the kernel shows it.
+
+    None where none is.
+
+    Args:
+        maps: Descriptor of ``/proc/TID/maps``.
+        address: Address in that space.
+
+    Raises:
+        OSError: ESRCH once that address space is gone.
+
+    Kernel: ``proc_pid_maps(5)``.
+    """
+    for line in _whole(maps).splitlines():
+        span, *_, name = (line + b" ").split(b" ", 5)
+        start, end = (int(limit, 16) for limit in span.split(b"-"))
+        if start <= address < end:
+            return _unescaped(name.strip(b" ")) or None
+    return None
+
+
+def _unescaped(name: bytes) -> bytes:
+    # A newline is all that the kernel escapes there.
+    return name.replace(b"\\012", b"\n")
+
+
 def find_in_text(maps: int, address: int) -> Mapping | None:
     """Returns the same as :meth:`MapsQuery.at`, for kernels that lack the request.
 

@@ -143,10 +143,15 @@ class Judge(Protocol):
     def judge(self, call: Trapped) -> Verdict | Later:
         """Returns the verdict. Raises nothing: what goes wrong in a handler is a denial."""
 
-    def executed(self, program: bytes) -> Verdict | None:
+    def executed(self, program: bytes, by: bytes) -> Verdict | None:
         """Returns the verdict that kills a program which was executed in the end, or None.
 
-        It need not be what the call named: the interpreter of a script is opened by the kernel.
+        It need not be what the call named: the interpreter of a script, and the loader of a
+        program, are opened by the kernel.
+
+        Args:
+            program: What runs now, or what it was loaded by.
+            by: The program that made the call.
         """
 
     def close(self) -> None:

@@ -14,7 +14,6 @@ returns a :class:`Waiting`, the slot stays the call's, and :meth:`Engine.finish`
 from __future__ import annotations
 
 import errno
-import os
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -29,7 +28,8 @@ from pinfold.supervisor import arguments, plans, reopen, sockets
 from pinfold.supervisor.pathnames import Judged, Pathnames, with_path
 from pinfold.supervisor.reading import Read, how_of
 from pinfold.syscalls.kinds import PATHS, Kind, as_int
-from pinfold.tracee.loader import from_loader
+from pinfold.tracee.loader import from_loader, mapped_file, own_loader
+from pinfold.tracee.real import as_name, same_file
 
 if TYPE_CHECKING:
     from pinfold.backends.base import Plan
@@ -84,7 +84,10 @@ class Engine:
     Preconditions: the task is stopped, and its registers are loaded.
     """
 
-    __slots__ = ("_dry", "_judge", "_logs", "_names", "_paths", "_real", "_ruled_paths")
+    __slots__ = (
+        *("_dry", "_judge", "_literals", "_loader", "_logs"),
+        *("_names", "_paths", "_real", "_ruled_paths"),
+    )
 
     def __init__(
         self,
@@ -102,8 +105,10 @@ class Engine:
         self._judge = judge
         self._dry = dry
         self._ruled_paths = not rules.empty
+        self._loader = own_loader()
         strict = real or not rules.empty or judge is not None
         literals = rules.literals + (judge.literals if judge is not None else ())
+        self._literals = tuple(dict.fromkeys(literals)) if real else ()
         self._paths = Pathnames(
             rules,
             names,
@@ -111,7 +116,7 @@ class Engine:
             strict=strict,
             policy=judge is not None,
             real=real,
-            literals=tuple(dict.fromkeys(literals)) if real else (),
+            literals=self._literals,
             dry=dry,
         )
 
@@ -161,31 +166,56 @@ class Engine:
             return self._made(read)
         return self._asked(read, self._judge)
 
-    def executed(self, task: Task, names: tuple[bytes, ...]) -> Decision | None:
+    def executed(self, task: Task, named: tuple[bytes, ...], by: bytes) -> Decision | None:
         """Returns a verdict that kills a program which has just been executed, or None.
 
-        The interpreter of a script is opened by the kernel itself. So the program that runs in the
-        end is judged once more, if it is not what the call named, or a link there leads to: by the
-        policy, and where real names are judged, by ``--deny``.
+        The interpreter of a script is opened by the kernel itself, and so is the loader of a
+        program. So what runs in the end is judged once more, if it is not what the call named: by
+        the policy, and where real names are judged, by ``--deny``.
 
         Args:
             task: Who executes; its program is the new one.
-            names: What its call named.
+            named: What its call led to when it was judged.
+            by: The program that made the call.
+
+        Preconditions: in the stop of the exec, registers loaded.
+
+        Raises:
+            TraceeGone: The task died.
         """
-        program = task.program
-        if program[:1] != b"/" or program in names or program in map(os.path.realpath, names):
+        if self._judge is None and not self._real:
             return None
-        rule = None
-        if self._real:
-            one = self._paths.judge((program,))
-            rule = one.rule if one.action == DENY else None
-        if rule is None and self._judge is not None:
-            verdict = self._judge.executed(program)
-            rule = verdict.rule if verdict is not None else None
-        if rule is None:
-            return None
+        try:
+            loader = mapped_file(task.tid, task.registers[RIP])
+        except ProcessLookupError as error:
+            raise TraceeGone(task.tid) from error
+        except PermissionError:
+            # A program that may be executed and not read; whatever it asks for by path will fail.
+            return self._killed(task.program, "a program that may not be looked at")
+        for program in (task.program, None if loader is None else as_name(loader)):
+            # Our own loader is every program's: a rule that covers it is not about that.
+            if program is None or program in named or program == self._loader:
+                continue
+            for name in (program, *same_file(program, self._literals, (program,))):
+                rule = self._refuses(name, by)
+                if rule is not None:
+                    return self._killed(program, rule)
+        return None
+
+    def _killed(self, program: bytes, rule: str) -> Decision:
         judged = Judged(0, program, (program,), program, 0)
         return Decision(_NOTHING if self._dry else Kill(), KILL, rule, (judged,))
+
+    def _refuses(self, program: bytes, by: bytes) -> str | None:
+        # The rule by which a program is not to run, whatever the call said.
+        if program[:1] != b"/":
+            return None
+        if self._real:
+            one = self._paths.judge((program,))
+            if one.action == DENY:
+                return one.rule
+        verdict = self._judge.executed(program, by) if self._judge is not None else None
+        return None if verdict is None else verdict.rule
 
     def finish(self, waiting: Waiting, verdict: Verdict) -> Decision:
         """Returns what to do about a call that a policy has taken its time for.
@@ -202,7 +232,10 @@ class Engine:
         call = read.call
         if self._real and read.action == ALLOW and call.row.group == "open" and read.judged:
             if read.judged[0].jump:
-                given = reopen.pipe(read.judged[0].jump, read.open_flags)
+                how = how_of(read.others)
+                given = reopen.pipe(
+                    read.judged[0].jump, read.open_flags, 0 if how is None else how.resolve
+                )
                 if isinstance(given, int):
                     return _failed(given, decision.judged, decision.others)
                 return decision._replace(plan=given)
@@ -229,9 +262,9 @@ class Engine:
         }
         others = {one.at: one for one in read.others}
         for one in read.others:
-            failed = sockets.name(
-                self._names, read, one, names, others, real=self._real
-            ) or sockets.settle(read, others[one.at], others)
+            failed = sockets.name(self._names, read, one, names, others, real=self._real) or (
+                0 if self._dry else sockets.settle(read, others[one.at], others)
+            )
             if failed:
                 return _failed(failed, read.judged, read.others)
         read = read._replace(others=tuple(others.values()))

@@ -17,7 +17,7 @@ import signal
 from typing import TYPE_CHECKING, Any, Final
 
 from pinfold.arch.x86_64 import COMPAT_CS, CS, ORIG_RAX, RAX, RDI
-from pinfold.backends.base import Deny, Kill
+from pinfold.backends.base import Deny, Kill, Redirect
 from pinfold.codec.base import SlotFull
 from pinfold.errors import TraceeGone
 from pinfold.linux import ptrace
@@ -201,6 +201,8 @@ class Supervisor:
             slot = self._backend.slot_for(task, size)
             if isinstance(slot, int):
                 # The stop is dealt with: a pin is being installed, or cannot be.
+                if self._crowd is not None:
+                    self._crowd.arrived(task.tid)
                 if slot:
                     self._noted(task, call, Decision(Deny(slot), UNPINNED, None, ()), -slot)
                 return
@@ -255,10 +257,11 @@ class Supervisor:
         elif decision.action in (REDIRECT, RETURN, SERVE, INJECT):
             self.redirected += 1
         if call.executes:
-            task.executing = tuple(
-                name for one in decision.judged for name in (*one.names, one.pinned or b"")
-            )
+            made = isinstance(decision.plan, Redirect)
+            task.executing = tuple(one.leads for one in decision.judged) if made else ()
         result = self._backend.carry_out(task, slot, decision.plan)
+        if result is not None and self._crowd is not None:
+            self._crowd.arrived(task.tid)
         if self._over is not None:
             if result is not None:
                 self._over(token, result)
@@ -356,11 +359,12 @@ class Supervisor:
         self._finish(former, 0)
         maker = self._family.get(former) or task
         named, maker.executing = maker.executing, ()
+        by = maker.program
         ended = self._family.executed(task, former, _program_of(task.tid))
         if ended is not None:
             self._backend.gone(ended)
         self._backend.executed(task)
-        if self._is_refused(task, named):
+        if self._is_refused(task, named, by):
             kill(task.tgid)
             return
         first = task.tid == self._main and not self.executed
@@ -373,15 +377,15 @@ class Supervisor:
                 self._on_executed()
         task.resume()
 
-    def _is_refused(self, task: Task, named: tuple[bytes, ...]) -> bool:
+    def _is_refused(self, task: Task, named: tuple[bytes, ...], by: bytes) -> bool:
         # Whether what runs now, the interpreter of a script perhaps, is not to run.
         call = self._shapes.get(NR["execve"])
         if call is None:
             return False
-        decision = self._engine.executed(task, named)
+        task.load()
+        decision = self._engine.executed(task, named, by)
         if decision is None:
             return False
-        task.load()
         self._record(task, call, decision)
         self.denied += 1
         return isinstance(decision.plan, Kill)
@@ -398,11 +402,11 @@ class Supervisor:
     def _ended(self, tid: int, status: int) -> None:
         self._parked.drop(tid)
         self._finish(tid, None)
-        if self._crowd is not None:
-            self._crowd.arrived(tid)
         task = self._family.remove(tid)
         if task is not None:
             self._backend.gone(task)
+            if self._crowd is not None:
+                self._crowd.ended(task)
         if tid == self._main:
             self._status = status
 

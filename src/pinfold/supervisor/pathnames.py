@@ -68,6 +68,8 @@ class Judged(NamedTuple):
     """Whether what is pinned has no symbolic link in it."""
     jump: bytes = b""
     """A link in ``/proc`` that jumps to a file without a name, which another task may exchange."""
+    leads: bytes = b""
+    """For an exec, what is executed if nothing is exchanged meanwhile, where that is known."""
 
 
 class Pathnames:
@@ -160,7 +162,9 @@ class Pathnames:
         asked, names, real = one.asked, one.names, one.real
         pointer = one.pointer
         jump = b""
-        if meaning.jumps and real is None and task.shares:
+        # Somebody else's descriptors are for others to exchange in any case.
+        exposed = task.shares or not meaning.link.startswith(b"/proc/%d/" % task.tgid)
+        if meaning.jumps and real is None and exposed and not self._dry:
             if call.opens:
                 jump = meaning.link
             elif call.row.group != "stat":
@@ -169,7 +173,7 @@ class Pathnames:
             names = (*names, *same_file(real, self._literals, names))
         moves = _moves(call, one.argument, task.registers)
         verdict = self._judge(names, wants_directory(asked), moves)
-        direct = real is not None and (not meaning.jumps or call.executes or task.shares)
+        direct = real is not None and (not meaning.jumps or call.executes or exposed)
         pinned = _to_pin(
             asked,
             meaning,
@@ -184,7 +188,21 @@ class Pathnames:
             if len(pinned) >= PATH_MAX:
                 return errno.ENAMETOOLONG
             pointer = image.address_of(image.put(pinned + b"\0"))
-        return Judged(one.argument, asked, names, pinned, pointer, verdict, real, direct, jump)
+        leads = b""
+        if call.executes and self._policy:
+            leads = self._executed(task, pinned) if real is None or verdict.path else real
+        return Judged(
+            one.argument, asked, names, pinned, pointer, verdict, real, direct, jump, leads
+        )
+
+    def _executed(self, task: Task, path: bytes) -> bytes:
+        # Where the path of an exec leads now.
+        try:
+            meaning = self._names.resolve(task.tid, task.tgid, AT_FDCWD, path, follow=True)
+        except OSError:
+            # Nowhere: then nothing is executed, or something that was not there when it was judged.
+            return b""
+        return meaning.real or b""
 
     def _by_descriptor(
         self, task: Task, image: Image, path: PathArgument, descriptor: int, pointer: int
@@ -198,9 +216,12 @@ class Pathnames:
             return Judged(path.argument, b"", (), b"", pointer)
         verdict = self._judge((name,), False)
         if verdict.action != REDIRECT or verdict.path is None or self._dry:
-            return Judged(path.argument, b"", (name,), b"", pointer, verdict, name)
+            return Judged(path.argument, b"", (name,), b"", pointer, verdict, name, leads=name)
         pointer = image.address_of(image.put(verdict.path + b"\0"))
-        return Judged(path.argument, b"", (name,), verdict.path, pointer, verdict, name)
+        leads = self._executed(task, verdict.path)
+        return Judged(
+            path.argument, b"", (name,), verdict.path, pointer, verdict, name, leads=leads
+        )
 
     def _meaning(
         self, task: Task, dirfd: int, asked: bytes, resolve: int, follow: bool | None

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from typing import TYPE_CHECKING, Final
 
 from pinfold.arch.x86_64 import ARGUMENTS
@@ -31,6 +30,7 @@ from pinfold.syscalls.numbers import X86_64 as NR
 from pinfold.uapi.fs import (
     AT_FDCWD,
     OPEN_HOW,
+    RESOLVE_NO_MAGICLINKS,
     RESOLVE_NO_SYMLINKS,
     RESOLVE_WAYS,
 )
@@ -111,19 +111,36 @@ def plan(
     )
 
 
-def pipe(link: bytes, flags: int) -> Inject | int:
+_NO_PIPE: Final = (
+    (os.O_DIRECTORY, errno.ENOTDIR),
+    (os.O_NOFOLLOW, errno.ELOOP),
+    (os.O_CREAT | os.O_EXCL, errno.EEXIST),
+)
+"""What the kernel answers to opens of a pipe that ask for something else."""
+
+
+def pipe(link: bytes, flags: int, resolve: int) -> Inject | int:
     """Returns how a pipe is opened that another task may exchange meanwhile; else an errno.
 
     Args:
         link: The link in ``/proc`` that leads to it, in our view.
         flags: ``O_*`` flags of the open.
+        resolve: ``RESOLVE_*`` flags of the open.
     """
+    for refused, found in _NO_PIPE:
+        if flags & refused == refused:
+            return found
+    if resolve & (RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS):
+        return errno.ELOOP
+    if resolve & RESOLVE_WAYS:
+        return errno.EACCES
     try:
         held = os.open(link, os.O_PATH | os.O_CLOEXEC)
     except OSError as error:
         return error.errno or errno.EACCES
     try:
-        if not stat.S_ISFIFO(os.fstat(held).st_mode):
+        # Not a FIFO with a name: that may be another one than was judged, with other rights.
+        if not os.readlink(f"/proc/self/fd/{held}").startswith("pipe:["):
             return errno.EACCES
         # Not to wait here for somebody at the other end, as the task itself would have.
         kept = flags & (os.O_ACCMODE | os.O_APPEND | os.O_PATH)

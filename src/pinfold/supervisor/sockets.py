@@ -60,7 +60,11 @@ def name(
         return error.errno or errno.EACCES
     names[one.name] = meaning.names
     pinned = path
-    if real and meaning.real is not None and not meaning.jumps:
+    # Where another task may exchange what a link in /proc jumps to, the name is pinned.
+    exposed = task.shares or not meaning.link.startswith(b"/proc/%d/" % task.tgid)
+    if meaning.jumps and meaning.real is None and exposed:
+        return errno.EACCES
+    if real and meaning.real is not None and (exposed or not meaning.jumps):
         pinned = meaning.seen_by_task(meaning.real) or b""
     elif task.shares and path[:1] != b"/":
         pinned = meaning.absolute or b""

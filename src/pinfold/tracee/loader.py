@@ -24,9 +24,10 @@ from __future__ import annotations
 
 import errno
 import os
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
-from pinfold.linux.maps import MapsQuery, find_in_text, open_maps
+from pinfold.linux.maps import MapsQuery, file_at, find_in_text, open_maps
 from pinfold.uapi.auxvec import AT_BASE, AT_NULL, AUXV_ENTRY
 from pinfold.uapi.procmap import PROCMAP_QUERY_VMA_EXECUTABLE, PROCMAP_QUERY_VMA_SHARED
 
@@ -68,6 +69,42 @@ def from_loader(pid: int, instruction_pointer: int) -> bool:
     if loader is None or caller is None or not loader.inode:
         return False
     return _file(loader) == _file(caller) and caller.flags & _RIGHTS == PROCMAP_QUERY_VMA_EXECUTABLE
+
+
+@cache
+def own_loader() -> bytes | None:
+    """Returns the file of the loader that loaded this process.
+
+    None for a static one, and where we may not look: a process that is not dumpable cannot see its
+    own memory unless it is root. So it is to be asked before that, and remembers.
+
+    Raises:
+        OSError: ``/proc`` cannot be read.
+    """
+    try:
+        base = _loader_base(os.getpid())
+        return mapped_file(os.getpid(), base) if base else None
+    except PermissionError:
+        return None
+
+
+def mapped_file(tid: int, address: int) -> bytes | None:
+    """Returns the name of the file that a task has mapped at an address; None where it has none.
+
+    Right after an exec, the instruction pointer is where the program begins: in the loader that its
+    ELF header names, wherever and whatever that is, or in the program itself.
+
+    Raises:
+        OSError: ESRCH when the task is gone; EACCES or EPERM when we may not look at it.
+    """
+    try:
+        maps = open_maps(tid)
+    except FileNotFoundError as error:
+        raise OSError(errno.ESRCH, f"task {tid} is gone") from error
+    try:
+        return file_at(maps, address)
+    finally:
+        os.close(maps)
 
 
 def _loader_base(pid: int) -> int:

@@ -306,14 +306,15 @@ def test_addresses_of_handlers() -> None:
         ([rule(DENY, on=("execveat",), path=(b"/usr/bin/env",))], DENY),
         ([rule(DENY, path=(b"/usr/bin",), access=frozenset({"exec"}))], DENY),
         ([rule(DENY, path=(b"/usr/bin",), access=frozenset({"write"}))], None),
-        # Who calls is not known.
-        ([rule(DENY, path=(b"/usr/bin",), program=(b"/x",))], DENY),
+        ([rule(DENY, path=(b"/usr/bin",), program=(b"/x",))], None),
+        ([rule(DENY, path=(b"/usr/bin",), program=(b"/bin/sh",))], DENY),
         ([rule(DENY, path=(b"/usr/bin",), loader=True)], DENY),
         ([rule(ALLOW, path=(b"/usr",), program=(b"/x",)), rule(DENY, path=(b"/usr",))], DENY),
         ([rule(ALLOW, path=(b"/usr/bin/env",)), rule(DENY, path=(b"/usr",))], None),
         ([rule(ALLOW, on=("execve",), path=(b"/usr",)), rule(DENY, path=(b"/usr",))], DENY),
-        ([rule(ASK, path=(b"/usr",)), rule(DENY, path=(b"/usr",))], DENY),
-        ([rule(ASK, path=(b"/usr",))], None),
+        # Nobody can be asked when it runs already.
+        ([rule(ASK, path=(b"/usr",)), rule(DENY, path=(b"/usr",))], ASK),
+        ([rule(ASK, path=(b"/usr",))], ASK),
         ([rule(DENY, path=(b"/usr/bin",)), rule(KILL, path=(b"/usr",))], DENY),
         ([rule(DENY, on=("open",), path=(b"/usr/bin",))], None),
         ([rule(DENY, path=(b"/usr/bin",), argv=((b"env",),))], None),
@@ -324,17 +325,17 @@ def test_addresses_of_handlers() -> None:
 )
 def test_what_runs_in_the_end(rules: list[Rule], expected: str | None) -> None:
     judge = RuleJudge(PolicyModel(tuple(rules), {"exec": Action(DENY)}))
-    found = judge.executed(b"/usr/bin/env")
+    found = judge.executed(b"/usr/bin/env", b"/bin/sh")
     assert (None if found is None else found.action) == expected
     if found is not None:
         assert found.rule == expected
-    assert judge.executed(b"/other") is None
+    assert judge.executed(b"/other", b"/bin/sh") is None
 
 
 def test_handlers_leave_what_runs_in_the_end_to_the_rules() -> None:
     policy = Policy(PolicyModel((rule(DENY, path=(b"/usr/bin/env",)),)))
     policy.on("exec")(lambda call: None)
-    found = policy.judge(report=print).executed(b"/usr/bin/env")
+    found = policy.judge(report=print).executed(b"/usr/bin/env", b"/bin/sh")
     assert found is not None
     assert (found.action, found.errno) == (DENY, 13)
 

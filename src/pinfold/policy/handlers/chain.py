@@ -118,9 +118,9 @@ class HandlerJudge:
             self._tasks = Tasks(self._seconds, self._reports.line)
         return self._tasks.later(first, steps, inquiry.end)
 
-    def executed(self, program: bytes) -> Verdict | None:
+    def executed(self, program: bytes, by: bytes) -> Verdict | None:
         """Returns what the rules say; see ``calls.Judge``. Handlers were asked about the call."""
-        return self._rules.executed(program)
+        return self._rules.executed(program, by)
 
     def close(self) -> None:
         """Ends what was started for this sandbox; see ``calls.Judge``."""

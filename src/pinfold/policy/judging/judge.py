@@ -64,7 +64,7 @@ _CACHED: Final = 2048
 """Verdicts kept; see ``policy.rules`` about their size."""
 _REFUSED: Final = frozenset(one.name for one in REFUSED if one.argument < 0)
 _EXECUTING: Final = ("execve", "execveat")
-_SETTLING: Final = (_RANK[ALLOW], _RANK[DENY], _RANK[KILL])
+_SETTLING: Final = (_RANK[ALLOW], _RANK[ASK], _RANK[DENY], _RANK[KILL])
 """What is still to be said when a program runs already."""
 _NOTHING: Final[Mapping[int, Match]] = {}
 _AS_SUCH: Final = Subject()
@@ -201,17 +201,18 @@ class RuleJudge:
             self._cache[key] = decided
         return decided
 
-    def executed(self, program: bytes) -> Verdict | None:
+    def executed(self, program: bytes, by: bytes) -> Verdict | None:
         """Returns the verdict that kills a program which was executed in the end, or None.
 
-        Nothing is known but its name. What counts are the rules on executing with a condition on
-        that, and none on argv or the environment: the first that allows, denies or kills. Defaults,
-        and rules without such a condition, were about the call.
+        Nothing is known but its name, and which program made the call. What counts are the rules on
+        executing with a condition on that name, and none on argv or the environment: the first that
+        allows, asks, denies or kills. Nobody can be asked any more. Defaults, and rules without
+        such a condition, were about the call.
         """
-        found = [one for name in _EXECUTING if (one := self._run_by(name, program)) is not None]
+        found = [one for name in _EXECUTING if (one := self._run_by(name, program, by)) is not None]
         return max(found, key=lambda one: one.rank).verdict if found else None
 
-    def _run_by(self, name: str, program: bytes) -> _Ruled | None:
+    def _run_by(self, name: str, program: bytes, by: bytes) -> _Ruled | None:
         plan = self._plans.get(name)
         if plan is None:
             return None
@@ -219,9 +220,9 @@ class RuleJudge:
         only = {at for at in scope.named - scope.running if self._rules[at].rank in _SETTLING}
         meaning = Meaning(program)
         subject = Subject("path", (meaning,), possible(name)["path"], program)
-        call = Trapped(TABLE[name], (0,) * 6, b"", (), {}, loader=_unknown)
+        call = Trapped(TABLE[name], (0,) * 6, by, (), {}, loader=_unknown)
         ruled = self._first(plan, call, subject, meaning, Vectors(call), only)
-        return ruled if ruled is not None and ruled.rank >= _DENIES else None
+        return ruled if ruled is not None and ruled.rank >= _ASKS else None
 
     def close(self) -> None:
         """Does nothing: rules start nothing."""
