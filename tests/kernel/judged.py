@@ -38,12 +38,12 @@ class Run:
         self.judge = FunctionJudge(judge, calls, real=options.get("real", False))
         if logs:
             options["sink"] = lambda entry: self.records.append(describe(entry))
-        with tempfile.TemporaryFile() as out:
+        with tempfile.TemporaryFile() as out, open(os.devnull, "rb") as nothing:
             session = Session(
                 Command(
                     tuple(os.fsencode(arg) for arg in argv),
                     {b"PATH": b"/usr/bin:/bin", b"KEEP": b"kept"},
-                    streams=(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), out.fileno(), 2),
+                    streams=(nothing.fileno(), out.fileno(), 2),
                     close_others=True,
                 ),
                 options.pop("rules", PathRules([], [])),

@@ -60,6 +60,7 @@ OPTIONS: Final = (
 
 _FLAGS_OF: Final = {NR["fork"]: 0, NR["vfork"]: CLONE_VM | CLONE_VFORK}
 _SI_TKILL: Final = -6
+_SENDMSG: Final = NR["sendmsg"]
 
 
 class Supervisor:
@@ -279,10 +280,15 @@ class Supervisor:
         if self._over is None:
             self._backend.exit_stop(task)
             return
-        result = task.load()[RAX]
+        registers = task.load()
+        sends = registers[ORIG_RAX] == _SENDMSG
+        if not sends:
+            # Before the task goes on, so that what it does next comes after.
+            self._finish(task.tid, _signed(registers[RAX]))
         self._backend.exit_stop(task)
-        if task.batch is None:
-            self._finish(task.tid, result - (1 << 64) if result >> 63 else result)
+        if sends and task.batch is None:
+            # Of a sendmmsg, the result is there with its last message.
+            self._finish(task.tid, _signed(registers[RAX]))
 
     def _finish(self, tid: int, result: int | None) -> None:
         token = self._begun.pop(tid, None)
@@ -425,6 +431,10 @@ class Supervisor:
                 _let_die(tid)
             else:
                 self._ended(tid, status)
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value >> 63 else value
 
 
 def _let_die(tid: int) -> None:
