@@ -131,7 +131,8 @@ class Session:
         self._results = results
         self._on_stop = on_stop
         self._on_refused = on_refused
-        own_loader()  # before we are hidden, even from ourselves
+        if judge is not None or real:
+            own_loader()  # before we are hidden, even from ourselves
         self._resources = resource_limits.prepare(bounds)
         self._confinement = confine.prepare(limits.ro, limits.rw, limits.keep_caps)
         self.warnings = self._confinement.warnings

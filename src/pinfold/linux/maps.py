@@ -90,11 +90,17 @@ def file_at(maps: int, address: int) -> bytes | None:
 
     Kernel: ``proc_pid_maps(5)``.
     """
-    for line in _whole(maps).splitlines():
-        span, *_, name = (line + b" ").split(b" ", 5)
-        start, end = (int(limit, 16) for limit in span.split(b"-"))
+    fields = _fields_at(_whole(maps), address)
+    return None if fields is None else _unescaped(fields[5].strip(b" ")) or None
+
+
+def _fields_at(text: bytes, address: int) -> list[bytes] | None:
+    # The six fields of the line about an address: span, rights, offset, device, inode, name.
+    for line in text.splitlines():
+        fields = (line + b" ").split(b" ", 5)
+        start, end = (int(limit, 16) for limit in fields[0].split(b"-"))
         if start <= address < end:
-            return _unescaped(name.strip(b" ")) or None
+            return fields
     return None
 
 
@@ -120,14 +126,14 @@ def find_in_text(maps: int, address: int) -> Mapping | None:
     text = _whole(maps)
     if not text:
         raise OSError(errno.ESRCH, "/proc/PID/maps: the address space is gone")
-    for line in text.splitlines():
-        span, rights, offset, device, inode = line.split(maxsplit=5)[:5]
-        start, end = (int(limit, 16) for limit in span.split(b"-"))
-        if start <= address < end:
-            major, minor = (int(number, 16) for number in device.split(b":"))
-            flags = sum(flag for letter, flag in _LETTERS if letter in rights)
-            return Mapping(start, end, flags, int(offset, 16), int(inode), major, minor)
-    return None
+    fields = _fields_at(text, address)
+    if fields is None:
+        return None
+    span, rights, offset, device, inode, _ = fields
+    start, end = (int(limit, 16) for limit in span.split(b"-"))
+    major, minor = (int(number, 16) for number in device.split(b":"))
+    flags = sum(flag for letter, flag in _LETTERS if letter in rights)
+    return Mapping(start, end, flags, int(offset, 16), int(inode), major, minor)
 
 
 def _whole(maps: int) -> bytes:

@@ -55,13 +55,10 @@ class Crowd:
 
     def ended(self, task: Task) -> None:
         """Notes that a task has ended."""
-        self._expected.discard(task.tid)
+        self.arrived(task.tid)
         if task.tid == task.tgid:
             self._ended.add(task.tid)
 
-    def arrived(self, tid: int) -> bool:
-        """Notes that the child of a task was seen, or will not come; whether one was expected."""
-        if tid in self._expected:
-            self._expected.discard(tid)
-            return True
-        return False
+    def arrived(self, tid: int) -> None:
+        """Notes that the child of a task was seen, or will not come; if one was expected at all."""
+        self._expected.discard(tid)

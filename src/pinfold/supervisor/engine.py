@@ -105,7 +105,7 @@ class Engine:
         self._judge = judge
         self._dry = dry
         self._ruled_paths = not rules.empty
-        self._loader = own_loader()
+        self._loader = own_loader() if judge is not None or real else None
         strict = real or not rules.empty or judge is not None
         literals = rules.literals + (judge.literals if judge is not None else ())
         self._literals = tuple(dict.fromkeys(literals)) if real else ()

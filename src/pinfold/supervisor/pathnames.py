@@ -162,9 +162,8 @@ class Pathnames:
         asked, names, real = one.asked, one.names, one.real
         pointer = one.pointer
         jump = b""
-        # Somebody else's descriptors are for others to exchange in any case.
-        exposed = task.shares or not meaning.link.startswith(b"/proc/%d/" % task.tgid)
-        if meaning.jumps and real is None and exposed and not self._dry:
+        exposed = meaning.exposed(task.tgid, shares=task.shares)
+        if exposed and real is None and not self._dry:
             if call.opens:
                 jump = meaning.link
             elif call.row.group != "stat":

@@ -61,8 +61,8 @@ def name(
     names[one.name] = meaning.names
     pinned = path
     # Where another task may exchange what a link in /proc jumps to, the name is pinned.
-    exposed = task.shares or not meaning.link.startswith(b"/proc/%d/" % task.tgid)
-    if meaning.jumps and meaning.real is None and exposed:
+    exposed = meaning.exposed(task.tgid, shares=task.shares)
+    if exposed and meaning.real is None:
         return errno.EACCES
     if real and meaning.real is not None and (exposed or not meaning.jumps):
         pinned = meaning.seen_by_task(meaning.real) or b""

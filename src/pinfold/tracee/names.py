@@ -46,6 +46,16 @@ class Meaning(NamedTuple):
     link: bytes = b""
     """Where it jumps, the name of the link from which it does."""
 
+    def exposed(self, tgid: int, *, shares: bool) -> bool:
+        """Returns whether it jumps from a descriptor that another task may exchange.
+
+        Args:
+            tgid: The task's process.
+            shares: Whether another task may share its descriptors. Somebody else's are for others
+                to exchange in any case.
+        """
+        return self.jumps and (shares or not self.link.startswith(b"/proc/%d/" % tgid))
+
     def seen_by_task(self, name: bytes) -> bytes | None:
         """Returns the string by which the task reaches ``name``; None outside its root."""
         if self.root == b"/":
