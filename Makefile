@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test check format unit bench-listener clean
+.PHONY: help setup demo test check format unit bench-listener fuzz load soak clean
 .DEFAULT_GOAL := help
 
 help: ## Show what can be made
@@ -42,6 +42,17 @@ format: $(STAMP) ## Rewrite the sources in the project's format
 
 bench-listener: $(STAMP) ## Measure what each way of answering a listener costs (BENCH=--cpu=0 …)
 	$(BIN)/python bench/listener.py $(BENCH)
+
+fuzz: $(STAMP) ## Fuzz each target for SECONDS (60), guided by coverage; see docs/fuzzing.md
+	for target in codec policy patterns audit bpf names wire; do \
+		$(BIN)/python fuzz/$$target.py -max_total_time=$(or $(SECONDS),60) || exit 1; \
+	done
+
+load: $(STAMP) ## 1,000 processes, 2,000 threads, 100 sandboxes, a fork bomb; see docs/reliability.md
+	$(BIN)/python bench/load.py all $(LOAD)
+
+soak: $(STAMP) ## A mixed load for SECONDS (20) in each of three ways: nothing may grow
+	$(BIN)/python bench/soak.py --seconds $(or $(SECONDS),20)
 
 clean: ## Remove the environment and what tests built
 	rm -rf $(VENV) .build

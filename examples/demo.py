@@ -16,16 +16,14 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-ROOT: Final = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from tests.programs import build, values  # noqa: E402 (needs the path above)
+from pinfold.attack import programs, stage
+from pinfold.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 PINFOLD: Final = (sys.executable, "-m", "pinfold", "run")
-NAIVE: Final = (sys.executable, str(ROOT / "tests" / "naive.py"))
+NAIVE: Final = (sys.executable, "-m", "pinfold.attack.supervisors", "naive")
 ATTEMPTS: Final = 5_000
 SOURCES: Final = 8
 
@@ -131,21 +129,19 @@ def show_work(demo: Demo, scratch: Path) -> None:
     )
 
 
-def show_race(demo: Demo, scratch: Path) -> None:
+def show_race(demo: Demo, place: Path) -> None:
     """The race that a supervisor loses when it checks and then continues."""
     print("\n4. The race: a thread rewrites the path while another opens it, all the time")
-    if shutil.which("gcc") is None:
-        print("  left out: no gcc on this machine")
+    try:
+        built = programs.build("race_paths")
+    except UnsupportedError as error:
+        print(f"  left out: {error}")
         return
-    allowed, denied = scratch / "secret-A", scratch / "secret-D"
-    allowed.write_text("A")
-    denied.write_text("D")
-    program = [str(build("race_thread")), str(allowed), str(denied), str(ATTEMPTS)]
-    rule = ["--deny", str(denied), "--"]
+    program = [str(built), str(place), str(ATTEMPTS), "thread", "store", "open"]
     rows = {
         "no sandbox": program,
-        "check, then continue": [*NAIVE, *rule, *program],
-        "pinfold": [*PINFOLD, *rule, *program],
+        "check, then continue": [*NAIVE, "--", *program],
+        "pinfold": [*PINFOLD, "--deny", f"**/{stage.DENIED}", "--", *program],
     }
     print(f"  {'':22}{'attempts':>10}{'allowed':>10}{'refused':>10}{'escapes':>10}")
     counts: dict[str, dict[str, int]] = {}
@@ -155,7 +151,8 @@ def show_race(demo: Demo, scratch: Path) -> None:
             print(f"  {label:22}failed: {done.stderr.strip()}")
             demo.claim(f"{label}: the race could be run", holds=False)
             continue
-        found = counts[label] = {key: int(text) for key, text in values(done.stdout).items()}
+        told = (word.split("=") for word in done.stdout.split())
+        found = counts[label] = {key: int(text) for key, text in told}
         shown = "".join(
             f"{found[key]:>10}" for key in ("attempts", "allowed", "refused", "escapes")
         )
@@ -185,7 +182,8 @@ def main() -> int:
         show_map(demo)
         show_deny(demo, scratch)
         show_work(demo, scratch)
-        show_race(demo, scratch)
+    with stage.prepared() as place:
+        show_race(demo, place)
     print()
     if demo.failures:
         print(f"{len(demo.failures)} of the claims above did not hold.")

@@ -35,7 +35,8 @@ def build(name: str, *flags: str) -> Path:
     """
     source = SOURCES / f"{name}.c"
     parts = [_compiler(), source.read_bytes(), *(flag.encode() for flag in flags)]
-    parts += [header.read_bytes() for header in sorted(SOURCES.glob("*.h"))]
+    for place in (SOURCES, SOURCES.parent.parent / "attacks"):
+        parts += [header.read_bytes() for header in sorted(place.glob("*.h"))]
     digest = hashlib.sha256()
     for part in parts:
         digest.update(len(part).to_bytes(8, "little") + part)

@@ -340,6 +340,11 @@ def _native_ioctls() -> str:
     return ", ".join(found)
 
 
+def has_native() -> bool:
+    """Returns whether this kernel has the two ioctls, so that the native back end works here."""
+    return _in_child(_native_ioctls, _SECONDS)[0] == OK
+
+
 def _page() -> int:
     flags = mman.MAP_PRIVATE | mman.MAP_ANONYMOUS
     return libc.syscall("mmap", NR["mmap"], 0, mman.PAGE_SIZE, mman.PROT_READ, flags, -1, 0)

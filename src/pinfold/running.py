@@ -10,9 +10,10 @@ import contextlib
 import os
 import signal
 import threading
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from pinfold.audit.record import describe, start
+from pinfold.audit.memory import Records
+from pinfold.audit.record import start
 from pinfold.audit.writer import AuditWriter
 from pinfold.errors import AuditError
 from pinfold.session import require_machine
@@ -58,9 +59,6 @@ class Configuration(Protocol):
 class Running:
     """A command that was started in a sandbox.
 
-    Attributes:
-        records: The log's records, where the sandbox collects them; else None.
-
     Raises:
         PolicyError: A path or a limit of the sandbox cannot be had.
         UnsupportedError: This machine lacks something.
@@ -69,7 +67,9 @@ class Running:
 
     def __init__(self, sandbox: Configuration, command: Command) -> None:
         require_machine()
-        self.records: Final[list[dict[str, Any]] | None] = [] if sandbox.audit is True else None
+        self._records = (
+            Records(sandbox.model.on_audit_loss, _report) if sandbox.audit is True else None
+        )
         self._lock = threading.RLock()
         self._over = False
         self._watchers: list[Callable[[], None]] = []
@@ -178,10 +178,14 @@ class Running:
             self.unwatch(tell)
             os.close(fd)
 
+    @property
+    def records(self) -> list[dict[str, Any]] | None:
+        """The log's records so far, where the sandbox collects them; else None."""
+        return None if self._records is None else self._records.plain()
+
     def _sink(self) -> Callable[[Entry], None] | None:
-        records = self.records
-        if records is not None:
-            return lambda entry: records.append(describe(entry))
+        if self._records is not None:
+            return self._records.add
         return None if self._writer is None else self._writer.write
 
     def _ended(self) -> None:

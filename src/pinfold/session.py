@@ -19,7 +19,7 @@ from pinfold.arch.x86_64 import ARGUMENTS
 from pinfold.audit.record import Entry, Path
 from pinfold.backends.base import Deny, Kill
 from pinfold.backends.trace import TraceBackend
-from pinfold.errors import LaunchError, UnsupportedError
+from pinfold.errors import InternalError, LaunchError, PinfoldError, UnsupportedError
 from pinfold.launch import confine, filters, spawn
 from pinfold.launch import limits as resource_limits
 from pinfold.linux import process, seccomp
@@ -33,14 +33,17 @@ from pinfold.supervisor.engine import UNPINNED, Engine
 from pinfold.supervisor.loop import OPTIONS, Supervisor
 from pinfold.supervisor.shapes import EVERYTHING, PATHS, counted, with_calls
 from pinfold.syscalls.filter import answers
+from pinfold.syscalls.neighbours import BY_NUMBER, NEIGHBOURS
 from pinfold.syscalls.numbers import X86_64
 from pinfold.tracee.loader import own_loader
 from pinfold.tracee.names import Names
+from pinfold.tracee.stops import stopped
 from pinfold.tracee.waits import Waits
 from pinfold.uapi import seccomp as abi
+from pinfold.uapi.ptrace import WALL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from pinfold.launch.spawn import Command, Launched
     from pinfold.policy.calls import Judge
@@ -92,6 +95,8 @@ class Session:
             back) when that is over.
         on_stop: Called in the session's thread when COMMAND was stopped by job control.
         on_refused: Called with one line when a program was killed as a whole.
+        on_launched: Called in the session's thread when COMMAND's process exists, before anything
+            of COMMAND has run; what it raises ends the run.
 
     Attributes:
         warnings: Lines about what is weaker than usual.
@@ -119,6 +124,7 @@ class Session:
         results: Callable[[Entry, int | None], None] | None = None,
         on_stop: Callable[[int], None] | None = None,
         on_refused: Callable[[str], None] | None = None,
+        on_launched: Callable[[], None] | None = None,
     ) -> None:
         self._command = command
         self._rules = rules
@@ -131,6 +137,7 @@ class Session:
         self._results = results
         self._on_stop = on_stop
         self._on_refused = on_refused
+        self._on_launched = on_launched
         if judge is not None or real:
             own_loader()  # before we are hidden, even from ourselves
         self._resources = resource_limits.prepare(bounds)
@@ -151,9 +158,17 @@ class Session:
         self._thread = threading.Thread(target=self._run, name="pinfold", daemon=True)
 
     def start(self, on_end: Callable[[], None] | None = None) -> None:
-        """Starts the run; ``on_end`` is called in its thread when it is over."""
+        """Starts the run; ``on_end`` is called in its thread when it is over.
+
+        Raises:
+            LaunchError: There is no thread for it.
+        """
         self._on_end = on_end
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self._close()
+            raise LaunchError(f"no thread for the supervisor: {error}", 125) from error
 
     def result(self) -> Outcome:
         """Waits for the end and returns how it was.
@@ -230,20 +245,54 @@ class Session:
     def _run(self) -> None:
         try:
             self._outcome = self._supervise()
+        except (OSError, MemoryError) as error:
+            self._error = self._failed(error)
         except BaseException as error:  # noqa: BLE001 (it is raised again by result())
             self._error = error
         finally:
+            # Whatever goes wrong on the way, whoever waits must hear of the end.
+            try:
+                self._close()
+            except Exception as error:  # noqa: BLE001 (likewise)
+                self._error = self._error or error
+            finally:
+                self.launched.set()
+                self.started.set()
+                if self._on_end is not None:
+                    self._on_end()
+
+    def _failed(self, error: OSError | MemoryError) -> PinfoldError:
+        # Of an error that only the run as a whole can answer for. The sandbox is dead by now.
+        text = str(error) or "out of memory"
+        supervisor = self._supervisor
+        if supervisor is None or not supervisor.executed:
+            failed: PinfoldError = LaunchError(f"cannot start a sandbox: {text}", 125)
+        else:
+            failed = InternalError(f"the supervisor failed, and the sandbox was killed: {text}")
+        failed.__cause__ = error
+        return failed
+
+    def _close(self) -> None:
+        try:
             self._confinement.close()
             if self._judge is not None:
                 self._judge.close()
+        finally:
             with self._lock:
                 if self._pidfd >= 0:
                     os.close(self._pidfd)
                     self._pidfd = -1
-            self.launched.set()
-            self.started.set()
-            if self._on_end is not None:
-                self._on_end()
+
+    def _tell_launched(self) -> None:
+        if self._on_launched is None:
+            return
+        try:
+            self._on_launched()
+        except BaseException:
+            process.kill(self.pid)
+            while stopped(os.waitpid(self.pid, WALL)[1]):
+                continue
+            raise
 
     def _executed(self) -> None:
         resource_limits.apply(self.pid, self._resources)
@@ -260,19 +309,12 @@ class Session:
             shapes = with_calls(shapes, self._judge.calls)
         if self._bounds.tasks is not None:
             shapes = counted(shapes, FORK_CALLS)
-        return shapes
+        return counted(shapes, NEIGHBOURS)
 
     def _supervise(self) -> Outcome:
         secret = (_random(), _random())
         shapes = self._shapes()
-        program = seccomp.FilterProgram(
-            filter_code(
-                shapes,
-                secret,
-                whole=() if self._judge is None else self._judge.whole,
-                fixed_addresses=self._judge is not None and self._judge.addresses and not self._dry,
-            )
-        )
+        program = seccomp.FilterProgram(self._filter(shapes, secret))
         waits = Waits()
         live = LiveCheck()
         arenas = ArenaPool()
@@ -282,20 +324,18 @@ class Session:
         except BaseException:
             arenas.close()
             raise
+        # The child has it; many sandboxes at a time need few descriptors each.
+        self._confinement.close()
+        self.pid = launched.pid
+        self._pidfd = launched.pidfd
         try:
             with _Hidden():
-                self.pid = launched.pid
-                self._pidfd = launched.pidfd
+                self._tell_launched()
                 self.launched.set()
                 self._supervisor = supervisor = Supervisor(
                     launched.pid,
                     waits,
-                    TraceBackend(
-                        arenas,
-                        Installer(waits, launched.listener, secret, live),
-                        live,
-                        to_exit=self._results is not None,
-                    ),
+                    self._backend(waits, launched.listener, secret, live, arenas),
                     Engine(
                         self._rules,
                         Names(),
@@ -314,21 +354,54 @@ class Session:
                 )
                 with self._deadline():
                     status = supervisor.run()
-            if not supervisor.executed:
-                raise self._not_executed(launched, supervisor)
-            return Outcome(
-                status,
-                supervisor.denied,
-                supervisor.redirected,
-                supervisor.trapped,
-                supervisor.most,
-                self._timed_out,
-            )
+            return self._ended(status, launched, supervisor)
+        except BaseException:
+            # Usually the loop has done that.
+            spawn.abandon(launched)
+            raise
         finally:
             live.close()
             arenas.close()
             os.close(launched.listener)
             launched.channel.close()
+
+    # Two methods of their own, for those who measure what happens without their precautions.
+
+    def _filter(self, shapes: Mapping[int, Shape], secret: tuple[int, int]) -> bytes:
+        return filter_code(
+            shapes,
+            secret,
+            whole=() if self._judge is None else self._judge.whole,
+            neighbours={number for number in BY_NUMBER if not shapes[number].judged},
+            fixed_addresses=self._judge is not None and self._judge.addresses and not self._dry,
+        )
+
+    def _backend(
+        self,
+        waits: Waits,
+        listener: int,
+        secret: tuple[int, int],
+        live: LiveCheck,
+        arenas: ArenaPool,
+    ) -> TraceBackend:
+        return TraceBackend(
+            arenas,
+            Installer(waits, listener, secret, live),
+            live,
+            to_exit=self._results is not None,
+        )
+
+    def _ended(self, status: int, launched: Launched, supervisor: Supervisor) -> Outcome:
+        if not supervisor.executed:
+            raise self._not_executed(launched, supervisor)
+        return Outcome(
+            status,
+            supervisor.denied,
+            supervisor.redirected,
+            supervisor.trapped,
+            supervisor.most,
+            self._timed_out,
+        )
 
     def _not_executed(self, launched: Launched, supervisor: Supervisor) -> LaunchError:
         if supervisor.refused:
@@ -395,6 +468,7 @@ def filter_code(
     secret: tuple[int, int],
     *,
     whole: Iterable[str] = (),
+    neighbours: Collection[int] = (),
     fixed_addresses: bool = False,
 ) -> bytes:
     """Returns the filter of a sandbox as ``struct sock_filter`` bytes.
@@ -403,6 +477,7 @@ def filter_code(
         trapped: Numbers of the calls to be judged.
         secret: Marks the call by which the memfd is delivered.
         whole: Names of calls that are judged even without the address that they are about.
+        neighbours: Numbers of calls that are trapped only for the task that they name.
         fixed_addresses: Whether socket options that reroute are refused; see ``syscalls.filter``.
     """
     cases = answers(
@@ -414,6 +489,7 @@ def filter_code(
         secret=secret,
         hand_over=abi.SECCOMP_RET_USER_NOTIF,
         whole={X86_64[name] for name in whole},
+        neighbours=neighbours,
         fixed_addresses=fixed_addresses,
     )
     return filters.assembled(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from pinfold import Notification
+from pinfold.attack import programs, stage
 from pinfold.syscalls.numbers import X86_64 as NR
 from tests.conformance import support
 from tests.conformance.support import (
@@ -391,15 +392,13 @@ ROUNDS_AT_MOST: Final = 30
 
 @pytest.mark.timeout(600)
 def test_a_thread_that_rewrites_the_path(
-    backend: Backend, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    backend: Backend, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whoever answers "continue" loses; whoever redirects to what was judged does not."""
-    allowed, denied = tmp_path / "secret-A", tmp_path / "secret-D"
-    allowed.write_text("A")
-    denied.write_text("DD")
-    control = races(backend, allowed, denied, continue_unless, {"escapes": ESCAPES})
     wanted = {"allowed": BOTH_AT_LEAST, "refused": BOTH_AT_LEAST}
-    pinned = races(backend, allowed, denied, redirect_unless, wanted)
+    with stage.prepared() as place:
+        control = races(backend, place, continue_unless, {"escapes": ESCAPES})
+        pinned = races(backend, place, redirect_unless, wanted)
     with capsys.disabled():
         print(f"\ncontrol: {control}, pinned: {pinned}", end=" ", flush=True)
     assert control["escapes"] >= ESCAPES, "the control lost too seldom: this test is not testing"
@@ -411,15 +410,14 @@ def test_a_thread_that_rewrites_the_path(
 
 def races(
     backend: Backend,
-    allowed: Path,
-    denied: Path,
+    place: Path,
     answer: Callable[[Target, Notification, Memory, bytes], None],
     wanted: dict[str, int],
 ) -> dict[str, int]:
     """Returns the counts of as many rounds as it takes for these outcomes, within bounds."""
     total = dict.fromkeys(("attempts", "escapes", "allowed", "refused", "other"), 0)
     for _ in range(ROUNDS_AT_MOST):
-        counts = race(backend, allowed, denied, answer)
+        counts = race(backend, place, answer)
         total = {name: number + counts[name] for name, number in total.items()}
         if all(total[name] >= number for name, number in wanted.items()):
             break
@@ -451,12 +449,12 @@ def redirect_unless(target: Target, call: Notification, pin: Memory, denied: byt
 
 def race(
     backend: Backend,
-    allowed: Path,
-    denied: Path,
+    place: Path,
     answer: Callable[[Target, Notification, Memory, bytes], None],
 ) -> dict[str, int]:
-    program = [str(build("race_thread")), str(allowed), str(denied), str(RACES)]
-    secret = os.fsencode(denied)
+    words = (str(place), str(RACES), "thread", "store", "openat")
+    program = [str(programs.build("race_paths")), *words]
+    secret = os.fsencode(place / "files" / stage.DENIED)
     with Memory() as pin, support.target(backend, program) as target:
         found = target.finish(0, lambda call: answer(target, call, pin, secret))
     return {name: int(value) for name, value in found.items()}

@@ -5,7 +5,6 @@ Every way around is also tried bare, where it must work: a way that is closed an
 
 from __future__ import annotations
 
-import shutil
 import signal
 from typing import TYPE_CHECKING, Final
 
@@ -13,7 +12,7 @@ import pytest
 
 from pinfold.syscalls.numbers import X86_64
 from tests.kernel.support import PATIENCE, TRAP_ALL
-from tests.programs import ROOT, values
+from tests.programs import values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -360,30 +359,3 @@ def test_a_resource_used_up(someone: User, resource: str, answer: str) -> None:
     assert someone.bare(program, resource, files.allowed).stdout == "stat=0 size=1\n"
     found = ok(someone.pinfold(*files.deny, "--", program, resource, files.allowed))
     assert found == {"stat": answer, "size": "-1"}
-
-
-# The race itself, against the control.
-
-
-ENOUGH: Final = 20
-
-
-@pytest.mark.timeout(RACE_SECONDS)
-def test_a_sibling_thread_races_the_path(someone: User) -> None:
-    allowed, denied = someone.file("path-a", "A"), someone.file("path-d", "D")
-    program = someone.program("race_thread")
-    command = (program, allowed, denied, "10000")
-    deny = ("--deny", str(denied))
-    naive = shutil.copy(ROOT / "tests" / "naive.py", someone.directory)
-    # How often the control loses depends on how busy the processors are; it must lose enough.
-    escapes = rounds = 0
-    while escapes < ENOUGH and rounds < ROUNDS:
-        lost = values(someone.python(naive, *deny, "--", *command).stdout)
-        escapes += int(lost["escapes"])
-        rounds += 1
-    assert escapes >= ENOUGH, f"the control lost {escapes} of {rounds} times 10,000"
-    for _ in range(rounds):
-        found = ok(someone.pinfold(*deny, "--", *command))
-        assert found["escapes"] == found["other"] == "0"
-        assert int(found["allowed"]) > 1000
-        assert int(found["refused"]) > 1000

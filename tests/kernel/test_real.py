@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.kernel import support
 from tests.kernel.support import execute, pinfold
-from tests.programs import ROOT, build, values
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-ATTEMPTS = 3000
+    from tests.kernel import support
 
 
 @pytest.fixture
@@ -187,31 +184,3 @@ def test_the_log_has_both_names(tree: Path) -> None:
     calls = [line for line in log.read_text().splitlines() if '"type":"call"' in line]
     (line,) = [line for line in calls if '"okl"' in line]
     assert f'"to":"{tree}/fine"' in line
-
-
-def _race(tree: Path, supervisor: tuple[str, ...]) -> dict[str, int]:
-    for name in ("good", "bad"):
-        (tree / name).mkdir(exist_ok=True)
-        (tree / name / "f").write_text(name)
-    program = build("race_symlink")
-    command = (str(program), str(ATTEMPTS), str(tree / "good"), str(tree / "bad"))
-    done = execute([*supervisor, "--", *command], cwd=tree, timeout=100)
-    assert done.returncode == 0, done.stderr
-    return {key: int(value) for key, value in values(done.stdout).items()}
-
-
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="a race needs two CPUs")
-def test_a_directory_exchanged_for_a_link_wins_nothing(tree: Path) -> None:
-    rules = ("--real", "--deny", f"{tree}/bad")
-    naive = (sys.executable, str(ROOT / "tests" / "naive.py"), "--real", "--deny", f"{tree}/bad/*")
-    control = {"escapes": 0}
-    for _ in range(5):
-        control = _race(tree, naive)
-        if control["escapes"] >= ATTEMPTS // 200:
-            break
-    assert control["escapes"] >= ATTEMPTS // 200, control
-    pinned = _race(tree, (*support.PINFOLD, *rules))
-    print(f"control {control}, pinned {pinned}")
-    assert pinned["escapes"] == 0
-    assert pinned["good"] > 0
-    assert pinned["refused"] > 0

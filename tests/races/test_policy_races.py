@@ -1,8 +1,8 @@
 """The races, under policies from files, and with verdicts that take their time.
 
-The programs are those of the deep races. Their rule is written here as a policy: with lists of what
-is allowed, with denials, and with redirects, after which no attempt may be made in the denied form
-and none is refused. The control is the same one, and has to lose.
+The programs are those of the attacks. Their rule is written as a policy: with lists of what is
+allowed, with denials, and with redirects, after which no attempt may be made in the denied form and
+none is refused. The control is that of the attack, and has to lose.
 
 Two further programs race what no pointer leads to: a directory that is exchanged for a link between
 a verdict and the kernel's walk, and a descriptor that is exchanged under its name in ``/proc``.
@@ -22,210 +22,118 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from pinfold.attack import trial
+from pinfold.attack.catalogue.races import RACES
+from pinfold.attack.honest import BOTH_AT_LEAST, complaint
+from pinfold.attack.measure import LOST, UNSUPPORTED, controlled
 from tests.programs import ROOT, build, values
-from tests.races.test_deep_races import BARE, BOTH_AT_LEAST, CPUS, Race, control
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-LATE: Final = (sys.executable, "-m", "tests.races.late_deep")
+    from pinfold.attack.catalogue.model import Attack
+
+CPUS: Final = len(os.sched_getaffinity(0))
+HERE: Final = ROOT / "tests" / "races"
+LATE: Final = (sys.executable, str(HERE / "late.py"))
+UNDER_POLICY: Final = (sys.executable, str(HERE / "under_policy.py"))
 RUN: Final = (sys.executable, "-m", "pinfold", "run")
-ATTEMPTS: Final = {"exec": 500, "sockets": 3_000, "files": 3_000}
-LATE_ATTEMPTS: Final = {"exec": 300, "sockets": 1_500, "files": 1_500}
+ATTEMPTS: Final = {"race_exec": 500, "race_sockets": 2_000, "race_files": 2_000}
+LATE_ATTEMPTS: Final = {"race_exec": 300, "race_sockets": 1_500, "race_files": 1_500}
+SECONDS: Final = 240.0
 SWAPS: Final = 3_000
 
-_ODD: Final = list(range(1, 65536, 2))
-_CHILD: Final = build("race_deep_child", *BARE)
-
-POLICIES: Final = {
-    "argv-allowed": f"""
-[defaults]
-exec = "deny"
-[[rule]]
-on = "exec"
-exact = "{build("race_deep_exec")}"
-action = "allow"
-[[rule]]
-on = "exec"
-exact = "{_CHILD}"
-argv = [["*", "--mode=A"], ["*"]]
-action = "allow"
-""",
-    "argv-denied": """
-[[rule]]
-on = "exec"
-argv = ["*", "--mode=D", "..."]
-action = "deny"
-""",
-    "argv-redirected": """
-[[rule]]
-on = "exec"
-argv = ["*", "--mode=D", "..."]
-action = "redirect"
-to = { argv = ["raced", "--mode=A"] }
-""",
-    "env-denied": """
-[[rule]]
-on = "exec"
-env = { LD_PRELOAD = true }
-action = "deny"
-""",
-    "env-allowed": f"""
-[defaults]
-exec = "deny"
-[[rule]]
-on = "exec"
-exact = "{build("race_deep_exec")}"
-action = "allow"
-[[rule]]
-on = "exec"
-exact = "{_CHILD}"
-env = {{ LD_PRELOAD = false }}
-action = "allow"
-""",
-    "env-redirected": """
-[[rule]]
-on = "exec"
-env = { LD_PRELOAD = true }
-action = "redirect"
-to = { unset_env = ["LD_PRELOAD"] }
-""",
-    "sockets-allowed": """
-[defaults]
-connect = "deny"
-send = "deny"
-bind = "deny"
-[[rule]]
-on = ["connect", "send"]
-unix = ["**/peer-A", "**/peer-DA"]
-action = "allow"
-[[rule]]
-on = "bind"
-unix = ["**/bound-A", "**/peer-*"]
-action = "allow"
-""",
-    "sockets-denied": """
-[[rule]]
-unix = "**/peer-D"
-on = ["connect", "send"]
-action = "deny"
-""",
-    "sockets-redirected": """
-[[rule]]
-unix = "**/peer-D"
-on = ["connect", "send"]
-action = "redirect"
-to = { path = "@DIRECTORY@/peer-A" }
-""",
-    "ports-denied": f"""
-[[rule]]
-on = "connect"
-family = "inet"
-port = {_ODD}
-action = "deny"
-""",
-    "files-denied": """
-[[rule]]
-path = ["**/old-D", "**/new-D"]
-on = "rename"
-action = "deny"
-""",
-}
+ATTACKS: Final = {attack.name: attack for attack in RACES}
 
 CASES: Final = [
-    ("exec", "argv", "argv-allowed"),
-    ("exec", "argv-pointer", "argv-allowed"),
-    ("exec", "argv-end", "argv-allowed"),
-    ("exec", "argv", "argv-denied"),
-    ("exec", "argv-pointer", "argv-redirected"),
-    ("exec", "argv-end", "argv-redirected"),
-    ("exec", "envp", "env-denied"),
-    ("exec", "envp-pointer", "env-allowed"),
-    ("exec", "envp", "env-redirected"),
-    ("sockets", "connect-unix", "sockets-allowed"),
-    ("sockets", "connect-unix", "sockets-redirected"),
-    ("sockets", "connect-inet", "ports-denied"),
-    ("sockets", "bind", "sockets-allowed"),
-    ("sockets", "sendto", "sockets-denied"),
-    ("sockets", "sendmsg-name", "sockets-redirected"),
-    ("sockets", "sendmsg-pointer", "sockets-allowed"),
-    ("sockets", "sendmsg-namelen", "sockets-denied"),
-    ("sockets", "sendmmsg-name", "sockets-allowed"),
-    ("sockets", "sendmmsg-pointer", "sockets-redirected"),
-    ("files", "rename-old", "files-denied"),
-    ("files", "rename-new", "files-denied"),
+    ("argv", "argv-allowed"),
+    ("argv-pointer", "argv-allowed"),
+    ("argv-end", "argv-allowed"),
+    ("argv", "argv-denied"),
+    ("argv-pointer", "argv-redirected"),
+    ("argv-end", "argv-redirected"),
+    ("envp", "env-denied"),
+    ("envp-pointer", "env-allowed"),
+    ("envp", "env-redirected"),
+    ("connect-unix", "sockets-allowed"),
+    ("connect-unix", "sockets-redirected"),
+    ("connect-inet", "ports-denied"),
+    ("bind", "sockets-allowed"),
+    ("sendto", "sockets-denied"),
+    ("sendmsg-name", "sockets-redirected"),
+    ("sendmsg-pointer", "sockets-allowed"),
+    ("sendmsg-namelen", "sockets-denied"),
+    ("sendmmsg-name", "sockets-allowed"),
+    ("sendmmsg-pointer", "sockets-redirected"),
+    ("rename-old", "files-denied"),
+    ("rename-new", "files-denied"),
 ]
 
 
-def _under_a_policy(race: Race, policy: str, attempts: int) -> dict[str, int]:
-    # As Race.run, whose supervisor does not know the directory that a redirect has to name.
-    with tempfile.TemporaryDirectory(prefix="pinfold-deep-") as directory:
-        file = Path(directory) / "policy.toml"
-        file.write_text("version = 1\n" + POLICIES[policy].replace("@DIRECTORY@", directory))
-        argument = directory if race.kind != "exec" else str(_CHILD)
-        program = str(build(f"race_deep_{race.kind}"))
-        words = (program, race.peer, race.writer, race.case, str(attempts), argument)
-        environment = {name: one for name, one in os.environ.items() if name != "LD_PRELOAD"}
-        return _counts((*RUN, "--policy", str(file), "--", *words), env=environment)
+def _attack(case: str) -> Attack:
+    return ATTACKS[f"race-{case}-thread"]
 
 
-def _counts(
-    command: Sequence[str], env: dict[str, str] | None = None, cwd: Path = ROOT
-) -> dict[str, int]:
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("case", "policy"), CASES)
+def test_what_a_file_says_holds(case: str, policy: str) -> None:
+    attack = _attack(case)
+    if CPUS > 1:
+        lost = controlled(attack)
+        if lost.verdict == UNSUPPORTED:
+            pytest.skip(f"{attack.name}: this machine has no {lost.note}")
+        assert lost.verdict == LOST, lost
+    attempts = ATTEMPTS[attack.program]
+    found = trial.run(attack, (*UNDER_POLICY, policy), attempts, SECONDS)
+    assert found.failed == found.unsupported == "", found
+    counts = found.counts
+    assert found.attempts == attempts
+    assert found.escapes == counts["other"] == 0, found
+    assert counts["allowed"] >= attempts // BOTH_AT_LEAST
+    if policy.endswith("redirected"):
+        assert counts["refused"] == 0
+    elif CPUS > 1:
+        assert counts["refused"] >= attempts // BOTH_AT_LEAST
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    "case",
+    [
+        "argv",
+        "argv-pointer",
+        "envp-pointer",
+        "connect-unix",
+        "connect-inet",
+        "sendmsg-pointer",
+        "sendmsg-rights",
+        "sendmmsg-pointer",
+        "rename-both",
+        "openat2-flags",
+        "openat2-resolve",
+        "setxattr-value",
+    ],
+)
+def test_what_was_judged_is_what_a_late_verdict_lets_go(case: str) -> None:
+    attack = _attack(case)
+    attempts = LATE_ATTEMPTS[attack.program]
+    found = trial.run(attack, LATE, attempts, SECONDS)
+    if found.unsupported:
+        pytest.skip(f"{attack.name}: this machine has no {found.unsupported}")
+    assert found.failed == "", found
+    assert found.escapes == 0, found
+    assert complaint(attack, found, attempts) == ""
+
+
+def _counts(command: Sequence[str], cwd: Path = ROOT) -> dict[str, int]:
     done = subprocess.run(
-        command, check=False, capture_output=True, text=True, timeout=240, cwd=cwd, env=env
+        command, check=False, capture_output=True, text=True, timeout=240, cwd=cwd
     )
     assert done.returncode == 0, f"{command} ended with {done.returncode}: {done.stderr}"
     counts = {key: int(value) for key, value in values(done.stdout).items()}
     outcomes = counts["escapes"] + counts["allowed"] + counts["refused"] + counts["other"]
     assert outcomes == counts["attempts"], f"attempts are missing: {counts}"
     return counts
-
-
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize(("kind", "case", "policy"), CASES)
-def test_what_a_file_says_holds(
-    kind: str, case: str, policy: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    race = Race(kind, case, "thread", "store")
-    report = control(race) if CPUS > 1 else "no control on one CPU"
-    counts = _under_a_policy(race, policy, ATTEMPTS[kind])
-    with capsys.disabled():
-        print(f"\n{race} {policy}: {report} pinfold {counts}", end=" ", flush=True)
-    assert counts["escapes"] == 0
-    assert counts["other"] == 0
-    assert counts["allowed"] >= counts["attempts"] // BOTH_AT_LEAST
-    if policy.endswith("redirected"):
-        assert counts["refused"] == 0
-    elif CPUS > 1:
-        assert counts["refused"] >= counts["attempts"] // BOTH_AT_LEAST
-
-
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize(
-    ("kind", "case"),
-    [
-        ("exec", "argv"),
-        ("exec", "argv-pointer"),
-        ("exec", "envp-pointer"),
-        ("sockets", "connect-unix"),
-        ("sockets", "connect-inet"),
-        ("sockets", "sendmsg-pointer"),
-        ("sockets", "sendmsg-rights"),
-        ("sockets", "sendmmsg-pointer"),
-        ("files", "rename-both"),
-        ("files", "openat2-flags"),
-        ("files", "openat2-resolve"),
-        ("files", "setxattr-value"),
-    ],
-)
-def test_what_was_judged_is_what_a_late_verdict_lets_go(kind: str, case: str) -> None:
-    race = Race(kind, case, "thread", "store")
-    counts, said = race.run(LATE, LATE_ATTEMPTS[kind])
-    assert counts["escapes"] == 0, counts
-    assert counts["other"] == 0, counts
-    assert counts["allowed"] >= counts["attempts"] // BOTH_AT_LEAST
-    assert int(values(said)["denied"]) == counts["refused"], "something else refused some calls"
 
 
 @pytest.fixture

@@ -59,6 +59,14 @@ class TraceBackend:
         # By task id: the slot, and (register, value) pairs to put back at the exit stop.
         self._in_flight: dict[int, tuple[Slot, tuple[tuple[int, int], ...]]] = {}
 
+    def crowded(self, task: Task, size: int) -> bool:
+        """Returns whether a slot for the task would be easier to have when another call is over.
+
+        Takes back the slot that :meth:`slot_for` gave in this same stop, if any.
+        """
+        self.finished(task)
+        return self._arenas.crowded(size)
+
     def slot_for(self, task: Task, size: int = SLOT_SIZE) -> Slot | int:
         """Returns a slot for the task's trapped call, or says that this stop is dealt with.
 

@@ -20,6 +20,7 @@ from pinfold.errors import PinfoldError
 FAILED = 125
 
 _COMMANDS = {
+    "attack": "Attack pinfold, and count what gets through.",
     "check": "Check policy files, and say in words what they do.",
     "audit": "Verify an audit log, or report on it.",
     "doctor": "Tell what this machine can do, and what is lost where it cannot.",

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pinfold.policy.model import PolicyModel
 
 _REFUSALS_SHOWN: Final = 10
+_REFUSALS_KEPT: Final = 1000
 _COMMAND_SHOWN: Final = 200
 _SIGNALLED: Final = 128
 _UNASKED: Final = " (nobody to ask)"
@@ -88,8 +89,8 @@ def command(
     from pinfold.policy.learning.learn import learn  # noqa: PLC0415 (after the usage errors)
 
     place = _place()
-    if output is not None:
-        _require_directory(output)
+    # Settled now: the name of a descriptor means nothing any more after the run.
+    target = _writable(output) if output is not None else ""
     known = _Known.read(output) if output is not None and os.path.lexists(output) else None
     found, status = _watched(argv, runs, known, own_output=output is not None, keep_caps=keep_caps)
     learned = learn(
@@ -117,9 +118,9 @@ def command(
         if dry_run:
             _complain_lines(text)
         else:
-            _save(output, text)
+            _save(output, target, text)
     else:
-        known.extend(output, learned, place, when, dry_run=dry_run)
+        known.extend(output, target, learned, place, when, dry_run=dry_run)
     return status
 
 
@@ -129,7 +130,7 @@ def _watched(
     found: list[_Watch] = []
     masks: list[frozenset[int]] = []
     status = 0
-    for _ in range(runs):
+    for left in reversed(range(runs)):
         watch = _Watch(known)
 
         def session(given: Command, watch: _Watch = watch, **callbacks: Any) -> Session:
@@ -149,7 +150,7 @@ def _watched(
                 **callbacks,
             )
 
-        status = Runner(argv, session).run()
+        status = Runner(argv, session, last=not left).run()
         found.append(watch)
         if status > _SIGNALLED:
             # Interrupted, most likely: whoever did that does not want another one.
@@ -175,6 +176,7 @@ class _Watch:
         self.calls: Mapping[str, frozenset[Kind]] = dict.fromkeys(TABLE, frozenset(Kind))
         self.facts = Facts()
         self.refused: dict[str, None] = {}
+        self.refused_more = False
         self.real = known is not None and known.real
         self._known = known
         self._open: dict[int, _Begun] = {}
@@ -203,7 +205,11 @@ class _Watch:
         refusal = begun.refusal
         # What fails as the policy would have it fail is no loss.
         if refusal is not None and (result is None or -result != refusal.errno):
-            self.refused[f"{begun.what}: {refusal.rule}"] = None
+            line = f"{begun.what}: {refusal.rule}"
+            if len(self.refused) < _REFUSALS_KEPT or line in self.refused:
+                self.refused[line] = None
+            else:
+                self.refused_more = True
 
     def executed(self, program: bytes, by: bytes) -> None:
         """Has nothing against any program."""
@@ -264,9 +270,17 @@ class _Known:
         )
 
     def extend(
-        self, path: str, learned: Learned, place: Place, when: str, *, dry_run: bool
+        self, path: str, target: str, learned: Learned, place: Place, when: str, *, dry_run: bool
     ) -> None:
         """Adds rules at the end of the file, whose text stays what it is, and shows the difference.
+
+        Args:
+            path: The file, for messages.
+            target: Where that leads.
+            learned: What to add.
+            place: Where the program ran.
+            when: What is said of the run.
+            dry_run: Whether nothing is written.
 
         Raises:
             PolicyError: The file would not be a policy any more.
@@ -290,7 +304,7 @@ class _Known:
         before, after = (whole.splitlines(keepends=True) for whole in (self._text, text))
         _complain_lines("".join(unified_diff(before, after, path, path)))
         if not dry_run:
-            _save(path, text)
+            _save(path, target, text)
 
 
 def _notes(found: Sequence[_Watch], learned: Learned) -> list[str]:
@@ -301,7 +315,10 @@ def _notes(found: Sequence[_Watch], learned: Learned) -> list[str]:
         for line in refused[:_REFUSALS_SHOWN]
     ]
     if len(refused) > _REFUSALS_SHOWN:
-        notes.append(f"and {len(refused) - _REFUSALS_SHOWN} more denials of the policy's own")
+        least = "at least " * any(watch.refused_more for watch in found)
+        notes.append(
+            f"and {least}{len(refused) - _REFUSALS_SHOWN} more denials of the policy's own"
+        )
     if any(watch.facts.full for watch in found):
         notes.append(
             "it did more different things than are noted; the policy covers the first ones"
@@ -361,18 +378,22 @@ def _complain_lines(text: str) -> None:
         click.echo(data, err=True)
 
 
-def _require_directory(path: str) -> None:
-    # Before the run, not after it.
-    directory = os.path.dirname(os.path.realpath(path))
+def _writable(path: str) -> str:
+    # Where a policy is to be written in the end. Looked at before the run, not after it.
+    target = os.path.realpath(path)
+    if os.path.lexists(target) and not os.path.isfile(target):
+        # The new file takes its place, and that may be /dev/null.
+        raise PolicyError(f"cannot write {path}: it is no regular file")
+    directory = os.path.dirname(target)
     if not os.path.isdir(directory):
         raise PolicyError(f"cannot write {path}: there is no directory {directory}")
     if not os.access(directory, os.W_OK | os.X_OK):
         raise PolicyError(f"cannot write {path}: no files can be made in {directory}")
+    return target
 
 
-def _save(path: str, text: str) -> None:
+def _save(path: str, target: str, text: str) -> None:
     # In one step: whoever reads the file has the old policy or the new one.
-    target = os.path.realpath(path)
     made = f"{target}.{os.getpid()}.new"
     try:
         descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)

@@ -1,6 +1,9 @@
 """COMMAND in the place of pinfold: signals, job control, standard streams, exit status.
 
 The main thread waits for signals, the session's thread supervises.
+
+Once COMMAND's process is there, this process keeps no descriptor that only COMMAND was meant to
+get, and gives up most of what it could do; see ``launch.restrict``.
 """
 
 from __future__ import annotations
@@ -13,7 +16,9 @@ from typing import TYPE_CHECKING, Final
 
 from pinfold.cli.streams import claim, complain
 from pinfold.errors import LaunchError
+from pinfold.launch import restrict
 from pinfold.launch.spawn import Command
+from pinfold.linux.descriptors import close_quietly, inheritable
 from pinfold.session import require_machine
 from pinfold.tracee.stops import exit_code
 
@@ -53,6 +58,8 @@ class Runner:
         argv: COMMAND and its arguments.
         make: Makes the session of a ``Command``, with callbacks by name to pass on to it.
         summary: Returns what SIGUSR1 prints; with None, COMMAND gets that signal like others.
+        last: Whether this process will run no other COMMAND afterwards. Else it has to keep what
+            that one is to inherit, and must not be restricted yet.
 
     Attributes:
         session: The session.
@@ -70,11 +77,14 @@ class Runner:
         make: Callable[..., Session],
         *,
         summary: Callable[[Session], str] | None = None,
+        last: bool = True,
     ) -> None:
         if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
             # Whoever started us left it so. COMMAND gets the default too.
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         require_machine()
+        self._inherited = inheritable() if last else []
+        self._restriction = restrict.prepare() if last else None
         self._summary = summary
         self._stop_lock = threading.Lock()
         self._stop_until = 0.0
@@ -90,6 +100,7 @@ class Runner:
             ),
             on_stop=self._stop_with_command,
             on_refused=complain,
+            on_launched=self._harden,
         )
 
     def run(self, hint: str | None = None) -> int:
@@ -117,6 +128,12 @@ class Runner:
         if self.outcome.timed_out:
             complain("the run took longer than its limit, and was killed")
         return exit_code(self.outcome.status)
+
+    def _harden(self) -> None:
+        # Whoever reads from a pipe that COMMAND has closed is not to wait for us.
+        close_quietly(self._inherited)
+        if self._restriction is not None:
+            restrict.restrict(self._restriction)
 
     def _wait(self) -> None:
         session = self.session

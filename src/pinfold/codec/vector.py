@@ -16,7 +16,9 @@ The kernel lets strings and pointers of both vectors together take up a quarter 
 at most :data:`LIMIT`. What is certainly beyond that is not copied: a target could otherwise have us
 copy memory without end. An element that is too long, or the first one that is too much, and all
 after it, become a string without an end, so that the kernel says E2BIG, unless it has something
-else to say before. Only an array of pointers that alone is too much is refused here.
+else to say before. An array of pointers that alone is too much is refused here, and so are strings
+that lie so far apart that :data:`MOST_READ` bytes had to be read for them: hundreds of thousands of
+arguments, each on a page of its own, would keep the supervisor busy for half a minute.
 """
 
 from __future__ import annotations
@@ -42,8 +44,9 @@ _WORD: Final = 8
 _FIRST: Final = 64 * _WORD
 _LARGEST: Final = 4096 * _WORD
 
-_WINDOWS: Final = 2048
-"""Pages of strings that are kept at one time: more than those of the largest vector, if dense."""
+MOST_READ: Final = 64 << 20
+"""Most bytes that are read for the strings of one vector, each reading counted as a page at least:
+more than ten times what the largest one takes up, if it is dense."""
 
 _NONE: Final = (1 << 64, b"")
 
@@ -101,7 +104,7 @@ def decode(image: Image, address: int, budget: int = LIMIT) -> StringVector:
             ``cost`` of the first one left.
 
     Raises:
-        Refused: E2BIG, for pointers that alone are too much.
+        Refused: E2BIG, for pointers that alone are too much, and for strings too far apart.
         SlotFull: It does not fit.
 
     Kernel: ``count``, ``bprm_stack_limits`` and ``copy_strings`` in ``fs/exec.c``.
@@ -158,6 +161,7 @@ def _strings(image: Image, pointers: list[int], left: int) -> tuple[list[int], l
     overlong: list[int] = []
     pieces: list[bytes] = []
     windows: dict[int, tuple[int, bytes]] = {}
+    spent = 0
     at = image.address_of(image.used)
     for index, pointer in enumerate(pointers):
         page = pointer // PAGE_SIZE
@@ -170,8 +174,9 @@ def _strings(image: Image, pointers: list[int], left: int) -> tuple[list[int], l
             longest = min(left, MAX_ARG_STRLEN)
             window, begin = _window(image, pointer, longest), 0
             end = window.find(b"\0") + 1
-            if len(windows) == _WINDOWS:
-                windows.clear()
+            spent += max(len(window), PAGE_SIZE)
+            if spent > MOST_READ:
+                raise Refused(errno.E2BIG)
             windows[page] = pointer, window
             if not end and len(window) < longest:
                 pointers[index] = UNREADABLE

@@ -154,11 +154,12 @@ def launch(
         OSError: fork or a descriptor failed.
     """
     paths = candidates(command.argv[0], command.env)
+    us = os.getpid()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         pid = process.fork()
         if pid == 0:
-            _child(command, program, flags, confine, kept, theirs.detach(), paths)
+            _child(us, command, program, flags, confine, kept, theirs.detach(), paths)
         theirs.close()
         try:
             pidfd = os.pidfd_open(pid)
@@ -176,6 +177,18 @@ def launch(
         theirs.close()
         raise
     return Launched(pid, pidfd, listener, ours, paths)
+
+
+def abandon(launched: Launched) -> None:
+    """Kills the process and waits for its end; does nothing when it was waited for.
+
+    Preconditions: called by the thread that started it.
+    """
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(launched.pidfd, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        # Stops that it was seized for are not asked for.
+        os.waitid(os.P_PIDFD, launched.pidfd, os.WEXITED)
 
 
 def exec_failure(launched: Launched, denied: str | None) -> LaunchError:
@@ -284,6 +297,7 @@ def _expect(channel: socket.socket, wanted: bytes, name: bytes) -> int:
 
 
 def _child(
+    parent: int,
     command: Command,
     program: FilterProgram,
     flags: int,
@@ -298,6 +312,9 @@ def _child(
     try:
         channel = above_streams(channel)
         process.die_with_parent(signal.SIGKILL)
+        if os.getppid() != parent:
+            # It died before. Our copy of its end of the channel would keep us waiting for ever.
+            os._exit(status)
         process.set_dumpable(True)
         _set_streams(command.streams)
         if command.close_others:

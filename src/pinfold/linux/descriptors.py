@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from typing import TYPE_CHECKING
@@ -39,6 +40,36 @@ def lifted(fd: int) -> int:
     higher = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _STREAMS)
     os.close(fd)
     return higher
+
+
+def inheritable() -> list[int]:
+    """Returns the descriptors above the standard streams that an exec would leave open.
+
+    In a process that has opened nothing of that kind itself, these are what it got from whoever
+    started it.
+
+    Raises:
+        OSError: ``/proc`` cannot be read.
+    """
+    return [
+        fd for fd in map(int, os.listdir("/proc/self/fd")) if fd >= _STREAMS and _survives_exec(fd)
+    ]
+
+
+def _survives_exec(fd: int) -> bool:
+    try:
+        return not fcntl.fcntl(fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
+    except OSError as error:
+        if error.errno != errno.EBADF:
+            raise
+        # The one that listed them.
+        return False
+
+
+def close_quietly(fds: Iterable[int]) -> None:
+    """Closes descriptors; what a file system reports on that occasion is nobody's business here."""
+    for fd in fds:
+        os.closerange(fd, fd + 1)
 
 
 def close_others(kept: Iterable[int]) -> None:

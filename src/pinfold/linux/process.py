@@ -7,6 +7,7 @@ import errno
 import gc
 import os
 import signal
+import threading
 import warnings
 
 from pinfold.linux import libc
@@ -48,19 +49,37 @@ def fork() -> int:
         OSError: EAGAIN, ENOMEM.
     """
     # The child is to start with collection off: its first allocation could set it off, and with it
-    # finalizers of the parent's objects.
-    collecting = gc.isenabled()
-    gc.disable()
-    pid = -1
-    try:
-        with warnings.catch_warnings():
-            # It is about other threads; see above for what the child leaves out.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            pid = os.fork()
-    finally:
-        if collecting and pid != 0:
-            gc.enable()
+    # finalizers of the parent's objects. One thread at a time: another one would turn it on again
+    # meanwhile, and the filters of warnings, which belong to the process, would be put back in the
+    # wrong order.
+    with _forking.lock:
+        collecting = gc.isenabled()
+        gc.disable()
+        pid = -1
+        try:
+            with warnings.catch_warnings():
+                # It is about other threads; see above for what the child leaves out.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                pid = os.fork()
+        finally:
+            if collecting and pid != 0:
+                gc.enable()
     return pid
+
+
+class _Forking:
+    # Reentrant, as a signal handler may fork. A child of the host's own begins with a new one: who
+    # held it does not exist there.
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+
+    def renew(self) -> None:
+        self.lock = threading.RLock()
+
+
+_forking = _Forking()
+os.register_at_fork(after_in_child=_forking.renew)
 
 
 def kill(pid: int) -> None:

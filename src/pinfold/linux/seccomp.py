@@ -5,12 +5,15 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
-from typing import NamedTuple
+import signal
+from typing import Final, NamedTuple
 
 from pinfold.linux import libc
 from pinfold.syscalls.numbers import X86_64 as NR
 from pinfold.uapi import bpf
 from pinfold.uapi import seccomp as abi
+
+_SIGNALS: Final = tuple(signal.valid_signals())
 
 
 class FilterProgram:
@@ -93,13 +96,22 @@ def add_descriptor(
     """Puts a copy of ``descriptor`` into the notifying task; returns its number there.
 
     Raises:
-        OSError: EMFILE when the task's table is full; ENOENT when the notification is gone.
+        OSError: EMFILE when the task's table is full; ENOENT when the notification is gone; EINTR
+            when a signal came first, but not with ``SECCOMP_ADDFD_FLAG_SEND``.
 
     Kernel: ``SECCOMP_IOCTL_NOTIF_ADDFD`` in ``seccomp_unotify(2)``.
     """
     argument = abi.SECCOMP_NOTIF_ADDFD.pack(cookie, flags, descriptor, newfd, newfd_flags)
     # Mutable: given an immutable buffer fcntl.ioctl returns its bytes instead of the result.
-    return int(fcntl.ioctl(listener, abi.SECCOMP_IOCTL_NOTIF_ADDFD, bytearray(argument)))
+    request = (listener, abi.SECCOMP_IOCTL_NOTIF_ADDFD, bytearray(argument))
+    if not flags & abi.SECCOMP_ADDFD_FLAG_SEND:
+        return int(fcntl.ioctl(*request))
+    # Interrupted by a signal, it leaves a notification that is answered, with 0, and no descriptor.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        return int(fcntl.ioctl(*request))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def is_valid(listener: int, cookie: int) -> bool:

@@ -82,8 +82,12 @@ class Arena(Pin):
     def __init__(self, number: int, size: int) -> None:
         super().__init__(size)
         self.number = number
-        self.file = file_of(self.fd)
-        self.memory = Memory(_address_of(self.view))
+        try:
+            self.file = file_of(self.fd)
+            self.memory = Memory(address_of(self.view))
+        except BaseException:
+            self.close()
+            raise
 
 
 class ArenaPool:
@@ -154,6 +158,17 @@ class ArenaPool:
         self._used += 1
         return free.pop()
 
+    def crowded(self, size: int = SLOT_SIZE) -> bool:
+        """Returns whether a slot could only be had from a further arena, while others are in use.
+
+        A further arena has to be pinned in each process that comes to use it, and there are only so
+        many; calls that are about to end give slots back.
+        """
+        for free, one in zip(self._free, self._classes, strict=True):
+            if size <= one.size:
+                return bool(free) and not any(free.values())
+        return False
+
     def give_back(self, slot: Slot) -> None:
         """Makes a slot available for the next call."""
         self._used -= 1
@@ -172,6 +187,7 @@ class ArenaPool:
         self._free.clear()
 
 
-def _address_of(view: mmap.mmap) -> int:
+def address_of(view: mmap.mmap) -> int:
+    """Returns where a mapping of ours starts."""
     # The buffer export must not outlive this function, or the mapping could not be closed.
     return ctypes.addressof(ctypes.c_char.from_buffer(view))

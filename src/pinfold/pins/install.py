@@ -49,6 +49,15 @@ if TYPE_CHECKING:
 DELIVERY_CALL: Final = NR["getpid"]
 
 _ERESTARTSYS: Final = 512
+_AGAIN: Final = -_ERESTARTSYS
+"""Nothing was delivered, as if a signal had come first: the call is to be made again."""
+_UNDONE: Final = (errno.EINTR, errno.EINPROGRESS, errno.ENOENT)
+"""What the kernel says when a signal or a stop here came before the task had the descriptor. The
+notification may count as answered then, with a result of 0: the latter two come from the call that
+the kernel makes again after a stop.
+
+Kernel: seccomp_notify_addfd in kernel/seccomp.c.
+"""
 _ALL: Final = 0xFFFFFFFFFFFFFFFF
 _POLL_MS: Final = 20
 
@@ -115,7 +124,7 @@ class Installer:
         with Injector(task, self._waits) as inject:
             number = inject.after[ORIG_RAX]
             result = self._deliver(task, descriptor, inject, os.O_CLOEXEC if close_on_exec else 0)
-            if result == -_ERESTARTSYS:
+            if result == _AGAIN:
                 _make_again(inject, number)
                 return -errno.EINTR
             _return(inject, result)
@@ -124,7 +133,7 @@ class Installer:
     def _install(self, task: Task, arena: Arena, inject: Injector) -> int:
         descriptor = self._deliver(task, arena.fd, inject, os.O_CLOEXEC)
         if descriptor < 0:
-            return 0 if descriptor == -_ERESTARTSYS else -descriptor
+            return 0 if descriptor == _AGAIN else -descriptor
         base = sealed.map_sealed(inject, descriptor, arena.size)
         if base < 0:
             return errno.ENOMEM
@@ -157,7 +166,7 @@ class Installer:
                 break
             task.resume(0, ptrace_abi.PTRACE_SYSCALL)
         if given < 0 and inject.result() == -_ERESTARTSYS:
-            return -_ERESTARTSYS
+            return _AGAIN
         return given
 
     def _answer(self, task: Task, descriptor: int, flags: int) -> int | None:
@@ -168,10 +177,10 @@ class Installer:
             if error.errno in (errno.ENOENT, errno.EINTR):
                 return None
             raise
+        if notification.pid != task.tid:
+            self._refuse(notification.id, errno.ENOSYS)
+            return None
         try:
-            if notification.pid != task.tid:
-                seccomp.send(self._listener, notification.id, error=-errno.ENOSYS)
-                return None
             return seccomp.add_descriptor(
                 self._listener,
                 notification.id,
@@ -180,17 +189,19 @@ class Installer:
                 flags=seccomp_abi.SECCOMP_ADDFD_FLAG_SEND,
             )
         except OSError as error:
-            if error.errno == errno.ENOENT:
-                return None
-            return self._refuse(notification.id, error.errno or errno.EPERM)
+            failed = self._refuse(notification.id, error.errno or errno.EPERM)
+            return _AGAIN if error.errno in _UNDONE else failed
 
     def _refuse(self, cookie: int, number: int) -> int:
-        try:
-            seccomp.send(self._listener, cookie, error=-number)
-        except OSError as error:
-            if error.errno != errno.ENOENT:
-                raise
-        return -number
+        while True:
+            try:
+                seccomp.send(self._listener, cookie, error=-number)
+            except InterruptedError:
+                continue
+            except OSError as error:
+                if error.errno not in _UNDONE:
+                    raise
+            return -number
 
 
 def _return(inject: Injector, result: int) -> None:

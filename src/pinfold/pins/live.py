@@ -12,13 +12,13 @@ covers the slot, and it must be
 * one mapping over the whole pin.
 
 That it is *sealed*, and so stays, follows from how it came there: ``pins.install`` seals before it
-verifies, a fork copies the seal along, and the filter refuses ``MADV_DONTFORK``, the one way to
-have a child without it.
+verifies, a fork copies the seal along, and the filter refuses ``MADV_DONTFORK`` from either call
+that gives advice, the one way to have a child without it.
 
 The descriptor of ``/proc/TID/maps`` is bound to the address space it was opened on. It is kept per
 *task*, opened through that very task, and dropped at each of its exec events; only exec gives a
-task another address space. Descriptors are few in some environments: the least recently used one
-is closed when there are too many.
+task another address space. Descriptors are few in some environments, and all sandboxes of a process
+share them: the least recently used one is closed when there are too many.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pinfold.errors import TraceeGone
 from pinfold.linux.maps import MapsQuery, open_maps
@@ -36,6 +37,10 @@ from pinfold.pins import sealed
 if TYPE_CHECKING:
     from pinfold.linux.maps import Mapping
     from pinfold.pins.arena import Arena
+
+
+_MOST: Final = 1024
+_FEWEST: Final = 2
 
 
 def shows(mapping: Mapping | None, arena: Arena, base: int) -> bool:
@@ -47,20 +52,34 @@ class LiveCheck:
     """Answers whether an arena is pinned in a task, by asking the kernel.
 
     Args:
-        limit: Descriptors to keep open at most; None takes a quarter of RLIMIT_NOFILE.
+        limit: Descriptors to keep open at most; None takes a fair part of a quarter of
+            RLIMIT_NOFILE, which all that have any open share.
 
     Preconditions: used by the tracing thread, on stopped tasks.
     """
 
-    __slots__ = ("_limit", "_maps", "_query")
+    __slots__ = ("_limit", "_maps", "_query", "_shares")
+
+    _sharing = 0
+    _lock = threading.Lock()
 
     def __init__(self, limit: int | None = None) -> None:
-        if limit is None:
-            soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-            limit = max(2, min(soft // 4, 1024))
         self._limit = limit
         self._maps: OrderedDict[int, int] = OrderedDict()
         self._query = MapsQuery()
+        self._shares = False
+
+    def _share(self, shares: bool) -> None:
+        if self._shares != shares:
+            self._shares = shares
+            with LiveCheck._lock:
+                LiveCheck._sharing += 1 if shares else -1
+
+    def _most(self) -> int:
+        if self._limit is not None:
+            return self._limit
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return max(_FEWEST, min(soft // 4 // LiveCheck._sharing, _MOST))
 
     def pinned(self, tid: int, arena: Arena, base: int) -> bool:
         """Returns whether the task's memory shows ``arena`` at ``base`` right now.
@@ -87,6 +106,8 @@ class LiveCheck:
         maps = self._maps.get(tid)
         if maps is None:
             maps = self._open(tid)
+        else:
+            self._maps.move_to_end(tid)
         try:
             return self._query.at(maps, address)
         except OSError as error:
@@ -103,13 +124,29 @@ class LiveCheck:
 
     def close(self) -> None:
         """Closes every descriptor."""
+        self._share(False)
         while self._maps:
             os.close(self._maps.popitem()[1])
 
     def _open(self, tid: int) -> int:
-        while len(self._maps) >= self._limit:
-            os.close(self._maps.popitem(last=False)[1])
+        self._share(True)
+        most = self._most()
+        while len(self._maps) >= most:
+            self._close_oldest()
         with sealed.looking_at(tid):
-            maps = open_maps(tid)
+            maps = self._opened(tid)
         self._maps[tid] = maps
         return maps
+
+    def _opened(self, tid: int) -> int:
+        while True:
+            try:
+                return open_maps(tid)
+            except OSError as error:
+                if error.errno != errno.EMFILE or not self._maps:
+                    raise
+            # The rest of the process needs more than it usually does.
+            self._close_oldest()
+
+    def _close_oldest(self) -> None:
+        os.close(self._maps.popitem(last=False)[1])

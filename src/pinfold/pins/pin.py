@@ -46,12 +46,16 @@ class Pin:
         self.fd = memfd.create("pinfold", self.size)
         try:
             self.view: Final = mmap.mmap(self.fd, self.size)
+        except BaseException:
+            os.close(self.fd)
+            raise
+        try:
             # A child that the host process forks for its own purposes must not inherit a way to
             # write what targets are judged by.
             self.view.madvise(mmap.MADV_DONTFORK)
             memfd.seal(self.fd, memfd.PIN_SEALS)
         except BaseException:
-            os.close(self.fd)
+            self.close()
             raise
 
     def __repr__(self) -> str:

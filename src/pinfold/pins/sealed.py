@@ -186,9 +186,11 @@ def _flags(path: str, head: bytes) -> list[bytes]:
 @functools.cache
 def _seal_mark() -> bytes:
     # How this kernel shows a seal: "sl", or "??" where it has no word for it yet. The page that
-    # tells us is sealed, so it stays for as long as we do.
+    # tells us is sealed, so it stays for as long as we do. It is shared, and so has a file of its
+    # own: private ones that several threads make here at one time could become one mapping, and
+    # not be found by where they begin.
     page = libc.syscall(
-        "mmap", _MMAP, 0, _PAGE, mman.PROT_READ, mman.MAP_PRIVATE | mman.MAP_ANONYMOUS, -1, 0
+        "mmap", _MMAP, 0, _PAGE, mman.PROT_READ, mman.MAP_SHARED | mman.MAP_ANONYMOUS, -1, 0
     )
     libc.syscall("mseal", _MSEAL, page, _PAGE, 0)
     flags = _flags("/proc/self/smaps", b"%08x-" % page)

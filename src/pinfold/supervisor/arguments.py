@@ -182,10 +182,12 @@ def _sized_by_itself(image: Image, address: int) -> Found:
     if not _MNT_ID_REQ_SIZE <= size <= PAGE_SIZE:
         return Found(image.bytes_at(head, 4), image.address_of(head))
     found = _bytes(image, address, size)
-    if found.value:
-        # What was read again is what counts; its size has to be the one that was made room for.
-        image.replace(image.used - size, image.bytes_at(head, 4))
-    return found
+    if not found.value:
+        return found
+    # What was read again is what counts; its size has to be the one that was made room for.
+    begin = image.bytes_at(head, 4)
+    image.replace(image.used - size, begin)
+    return found._replace(value=begin + found.value[4:])
 
 
 _MNT_ID_REQ_SIZE: Final = 24

@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from pinfold.arch.x86_64 import COMPAT_CS, CS, ORIG_RAX, RAX, RDI
@@ -21,13 +22,14 @@ from pinfold.backends.base import Deny, Kill, Redirect
 from pinfold.codec.base import SlotFull
 from pinfold.errors import TraceeGone
 from pinfold.linux import ptrace
-from pinfold.linux.process import kill, process_of
+from pinfold.linux.process import kill, process_of, status_field
 from pinfold.pins.arena import SLOT_SIZE
 from pinfold.policy.calls import INJECT, KILL, RETURN, SERVE
 from pinfold.policy.rules import DENY, REDIRECT
 from pinfold.supervisor.crowd import FORKS, Crowd
 from pinfold.supervisor.engine import UNPINNED, Decision, Waiting
 from pinfold.supervisor.family import Family
+from pinfold.supervisor.neighbours import Neighbours
 from pinfold.supervisor.parked import ParkingLot
 from pinfold.syscalls.numbers import X86_64 as NR
 from pinfold.tracee import stops
@@ -121,6 +123,7 @@ class Supervisor:
         self._on_refused = on_refused
         self._family = Family()
         self._crowd = Crowd(self._family, tasks) if tasks is not None else None
+        self._neighbours = Neighbours(self._family)
         task = self._family.adopt(main, main)
         task.shares = False
         self._status: int | None = None
@@ -188,6 +191,14 @@ class Supervisor:
             # the call would fail with ENOSYS.
             backend.deny(task, Deny(errno.ENOSYS))
             return
+        if call.names >= 0:
+            failed = self._neighbours.refusal(task, registers[call.names])
+            if failed:
+                backend.deny(task, Deny(failed))
+                return
+            if not call.judged:
+                task.resume()
+                return
         if self._crowd is not None and registers[ORIG_RAX] in FORKS:
             if not self._crowd.admit(task):
                 backend.deny(task, Deny(errno.EAGAIN))
@@ -197,8 +208,10 @@ class Supervisor:
                 return
         self._decide(task, call, SLOT_SIZE)
 
-    def _decide(self, task: Task, call: Shape, size: int) -> None:
+    def _decide(self, task: Task, call: Shape, size: int, *, patient: bool = True) -> None:
         while True:
+            if patient and self._backend.crowded(task, size) and self._later(task):
+                return
             slot = self._backend.slot_for(task, size)
             if isinstance(slot, int):
                 # The stop is dealt with: a pin is being installed, or cannot be.
@@ -220,6 +233,15 @@ class Supervisor:
                 decision = failed
             self._settle(task, call, slot, decision)
             return
+
+    def _later(self, task: Task) -> bool:
+        # Puts a trapped call off until others are over that were let go, or nothing else is left to
+        # do. Another arena would have to be pinned in every process.
+        if not self._waits.postpone(task.tid, stops.SECCOMP_STOP):
+            return False
+        if self._crowd is not None:
+            self._crowd.arrived(task.tid)
+        return True
 
     def _park(self, slot: Slot, waiting: Waiting) -> Decision | None:
         # Returns a denial when nobody could tell us of the verdict.
@@ -245,7 +267,8 @@ class Supervisor:
         try:
             decision = self._engine.finish(parked.waiting, verdict)
         except SlotFull as full:
-            self._decide(read.task, read.call, max(full.needed, parked.slot.size + 1))
+            size = max(full.needed, parked.slot.size + 1)
+            self._decide(read.task, read.call, size, patient=False)
         else:
             self._settle(read.task, read.call, parked.slot, decision)
 
@@ -339,8 +362,11 @@ class Supervisor:
         registers = parent.load()
         number = registers[ORIG_RAX]
         flags = _FLAGS_OF.get(number, registers[RDI])
-        child = self._family.get(tid) or self._family.adopt(tid, tid)
-        self._family.related(parent, child, flags)
+        child = self._family.get(tid)
+        if child is None and _is_traced(tid):
+            child = self._family.adopt(tid, tid)
+        if child is not None:
+            self._family.related(parent, child, flags)
         if self._crowd is not None:
             self._crowd.arrived(parent.tid)
         if self._backend.follows(parent):
@@ -418,19 +444,32 @@ class Supervisor:
 
     def _end(self) -> None:
         # Kills and reaps whatever is left. Tasks that are born meanwhile show up in the wait.
-        self._parked.close()
         for task in self._family:
             kill(task.tgid)
+        try:
+            self._parked.close()
+        finally:
+            self._reap()
+
+    def _reap(self) -> None:
+        # What a report of a task's end raises must not keep the others from being reaped.
+        failed: Exception | None = None
         while True:
             try:
                 tid, status = self._waits.next()
             except ChildProcessError:
-                return
+                break
             if stops.stopped(status):
-                kill(process_of(tid))
+                # Any of its threads names a process, and nothing has to be looked up.
+                kill(tid)
                 _let_die(tid)
-            else:
+                continue
+            try:
                 self._ended(tid, status)
+            except Exception as error:  # noqa: BLE001 (raised below)
+                failed = failed or error
+        if failed is not None:
+            raise failed
 
 
 def _signed(value: int) -> int:
@@ -451,6 +490,13 @@ def _sent_by_tgkill(task: Task) -> bool:
         info = ptrace.get_siginfo(task.tid).raw
     _, _, code = abi.SIGINFO_HEAD.unpack_from(info)
     return bool(code == _SI_TKILL and int.from_bytes(info[16:20], "little") == os.getpid())
+
+
+def _is_traced(tid: int) -> bool:
+    # A child that was killed at once may have been waited for before its parent's event came. What
+    # was known of it would never end, and be taken for what is known of the next task of that id.
+    tracer = status_field(tid, b"TracerPid")
+    return tracer is not None and int(tracer) == threading.get_native_id()
 
 
 def _program_of(tid: int) -> bytes:

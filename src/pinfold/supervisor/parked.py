@@ -77,6 +77,8 @@ class ParkingLot:
 
     def close(self) -> None:
         """Forgets all. The bell's process is then still to be waited for."""
-        for tid in list(self._calls):
-            self.drop(tid)
-        self._bell.take_down()
+        try:
+            for tid in list(self._calls):
+                self.drop(tid)
+        finally:
+            self._bell.take_down()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from pinfold.arch.x86_64 import ARGUMENTS
 from pinfold.supervisor import arguments
 from pinfold.syscalls.kinds import Kind
+from pinfold.syscalls.neighbours import NEIGHBOURS
 from pinfold.syscalls.refused import REFUSED
 from pinfold.syscalls.table import DESCRIPTOR_ROWS, PATH_ROWS, TABLE, Row
 
@@ -64,8 +65,10 @@ class Shape(NamedTuple):
     describes: int
     """Register of the descriptor that a call is about if it has no path, or an empty one; -1 for
     calls that only ask about an open file, or have none."""
+    names: int
+    """Register of the id of the task that it changes, -1 without."""
     judged: bool = True
-    """Whether it is judged, and not only counted."""
+    """Whether it is judged, and not only counted, or looked at for the task that it names."""
 
 
 def shape(row: Row, kinds: frozenset[Kind]) -> Shape:
@@ -103,6 +106,7 @@ def shape(row: Row, kinds: frozenset[Kind]) -> Shape:
         row.name == "linkat",
         row.group == "open" and row.name in _OPENS,
         ARGUMENTS[0] if _describes(row) else -1,
+        ARGUMENTS[NEIGHBOURS[row.name].argument] if row.name in NEIGHBOURS else -1,
     )
 
 
@@ -141,7 +145,7 @@ def with_calls(
 
 
 def counted(shapes: Mapping[int, Shape], calls: Iterable[str]) -> dict[int, Shape]:
-    """Returns what is trapped when some calls are to be counted as well."""
+    """Returns what is trapped when some calls are to be counted, or looked at, as well."""
     only = (shape(Row(name, "", ()), frozenset())._replace(judged=False) for name in calls)
     return {**{one.row.number: one for one in only}, **shapes}
 

@@ -6,6 +6,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from pinfold.syscalls.kinds import Kind
+from pinfold.syscalls.neighbours import BY_NUMBER
 from pinfold.syscalls.numbers import X86_64
 from pinfold.syscalls.refused import REFUSED
 from pinfold.syscalls.table import TABLE
@@ -40,6 +41,7 @@ def answers(
     secret: tuple[int, int],
     hand_over: int,
     whole: Collection[int] = (),
+    neighbours: Collection[int] = (),
     fixed_addresses: bool = False,
 ) -> Answers:
     """Returns what the filter answers to which call.
@@ -55,6 +57,8 @@ def answers(
         secret: Two 64-bit numbers.
         hand_over: Return value for it.
         whole: Numbers of calls that are trapped even without the one pointer.
+        neighbours: Those of ``trapped`` that are trapped only for the task that they name: forms
+            that are about the caller pass.
         fixed_addresses: Whether nothing but the address of a call may say where it goes: socket
             options that do are refused then.
     """
@@ -71,6 +75,8 @@ def answers(
         pointer = _UNNAMED.get(number)
         if pointer is not None and number not in whole:
             cases.append((((pointer, _ALL, 0),), allow))
+        if number in neighbours:
+            cases.extend((tests, allow) for tests in BY_NUMBER[number].passes)
         cases.append(((), trap))
     # First of all that is said about this call.
     asks = ((0, _ALL, secret[0]), (1, _ALL, secret[1])), hand_over

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 from typing import Final, NamedTuple
 
+from pinfold.syscalls import neighbours
 from pinfold.uapi import prctl
 
 _ALL = 0xFFFFFFFFFFFFFFFF
@@ -17,6 +18,17 @@ _MADV_DONTFORK = 10
 _USERFAULTFD_IOC_NEW = 0xAA00
 _TIOCSTI = 0x5412
 _TIOCLINUX = 0x541C
+_KEYCTL_SESSION_TO_PARENT = 18
+_BTRFS_VOLUME = 0x5000_9400
+_BTRFS = (
+    ("BTRFS_IOC_SNAP_CREATE", 1),
+    ("BTRFS_IOC_SUBVOL_CREATE", 14),
+    ("BTRFS_IOC_SNAP_DESTROY", 15),
+    ("BTRFS_IOC_SNAP_CREATE_V2", 23),
+    ("BTRFS_IOC_SUBVOL_CREATE_V2", 24),
+    ("BTRFS_IOC_SNAP_DESTROY_V2", 63),
+)
+"""Requests of btrfs that take a name: ``_IOW(0x94, number, 4096 bytes)``."""
 
 
 class Refused(NamedTuple):
@@ -69,6 +81,17 @@ REFUSED: Final[tuple[Refused, ...]] = (
         mask=_LOW,
         value=_TIOCLINUX,
     ),
+    *(
+        Refused(
+            "ioctl",
+            errno.EPERM,
+            f"{name}: makes or removes a name that no rule judges",
+            argument=1,
+            mask=_LOW,
+            value=_BTRFS_VOLUME | number,
+        )
+        for name, number in _BTRFS
+    ),
     Refused("bpf", errno.EPERM, "opens and pins objects by paths that no rule judges"),
     Refused("uselib", errno.ENOSYS, "loads a library by a path; newer kernels do not have it"),
     Refused("open_by_handle_at", errno.EPERM, _HANDLE),
@@ -93,6 +116,14 @@ REFUSED: Final[tuple[Refused, ...]] = (
         value=_MADV_DONTFORK,
     ),
     Refused(
+        "process_madvise",
+        errno.EINVAL,
+        "MADV_DONTFORK: the same; a program may advise itself so, from Linux 6.13 on",
+        argument=3,
+        mask=_LOW,
+        value=_MADV_DONTFORK,
+    ),
+    Refused(
         "prctl",
         0,
         "PR_SET_DUMPABLE: would blind an unprivileged supervisor",
@@ -107,6 +138,46 @@ REFUSED: Final[tuple[Refused, ...]] = (
         argument=0,
         mask=_LOW,
         value=prctl.PR_SET_MM,
+    ),
+    Refused(
+        "setpriority",
+        errno.EPERM,
+        "PRIO_PGRP: the supervisor may be in that group",
+        argument=0,
+        mask=_LOW,
+        value=neighbours.PRIO_PGRP,
+    ),
+    Refused(
+        "setpriority",
+        errno.EPERM,
+        "PRIO_USER: the supervisor may be that user's",
+        argument=0,
+        mask=_LOW,
+        value=neighbours.PRIO_USER,
+    ),
+    Refused(
+        "ioprio_set",
+        errno.EPERM,
+        "IOPRIO_WHO_PGRP: the supervisor may be in that group",
+        argument=0,
+        mask=_LOW,
+        value=neighbours.IOPRIO_WHO_PGRP,
+    ),
+    Refused(
+        "ioprio_set",
+        errno.EPERM,
+        "IOPRIO_WHO_USER: the supervisor may be that user's",
+        argument=0,
+        mask=_LOW,
+        value=neighbours.IOPRIO_WHO_USER,
+    ),
+    Refused(
+        "keyctl",
+        errno.EPERM,
+        "KEYCTL_SESSION_TO_PARENT: exchanges the supervisor's keyring",
+        argument=0,
+        mask=_LOW,
+        value=_KEYCTL_SESSION_TO_PARENT,
     ),
     Refused("mount", errno.EPERM, _MOUNT),
     Refused("umount2", errno.EPERM, _MOUNT),

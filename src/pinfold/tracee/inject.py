@@ -58,6 +58,7 @@ from pinfold.tracee import stops
 from pinfold.uapi import ptrace as abi
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
     from pinfold.tracee.task import Task
@@ -131,12 +132,22 @@ class Injector:
     ) -> None:
         if isinstance(error, TraceeGone):
             return
+        try:
+            self._leave()
+        except TraceeGone:
+            if error is not None:
+                # It runs what was set up for it here, and nobody would stop it at the end of that.
+                process.kill(self._task.tgid)
+            raise
+
+    def _leave(self) -> None:
         task = self._task
         with task.guard:
             ptrace.set_registers(task.tid, self.after)
             ptrace.set_signal_mask(task.tid, self._mask)
             for number, info in self._again:
-                task.held.append((number, info))
+                if not _has(task.held, number):
+                    task.held.append((number, info))
                 process.signal_thread(task.tgid, task.tid, number)
             if self._restop:
                 task.restop = True
@@ -236,7 +247,14 @@ class Injector:
             with self._task.guard:
                 process.signal_thread(self._task.tgid, self._task.tid, signal.SIGKILL)
             raise TraceeGone(self._task.tid)
-        self._again.append((number, ptrace.get_siginfo(self._task.tid)))
+        if not _has(self._again, number):
+            self._again.append((number, ptrace.get_siginfo(self._task.tid)))
+
+
+def _has(held: Sequence[tuple[int, object]], number: int) -> bool:
+    # As in the kernel: a signal of these kinds is pending once, however often it is sent. Without
+    # that, a task that is flooded with one would have us keep them all.
+    return any(one == number for one, _ in held)
 
 
 def replay(task: Task, number: int) -> int:

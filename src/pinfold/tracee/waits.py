@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections import deque
+from collections import OrderedDict, deque
 
 from pinfold.errors import TraceeGone
 from pinfold.tracee.stops import stopped
@@ -22,17 +22,27 @@ from pinfold.uapi.ptrace import WALL, WNOTHREAD
 _ANY = WALL | WNOTHREAD | os.WUNTRACED
 """WUNTRACED is for children that are not traced: the bell (``tracee.bell``)."""
 
+_PATIENCE = 1024
+"""Results that a postponed one lets pass, at most."""
+
 
 class Waits:
     """Wait results of the calling thread's children and tracees, in the order they came.
 
+    What is kept for later is found by its task: while a pin is installed in one of a thousand tasks
+    that are all at work, most of the others stop, too.
+
     Preconditions: used only by the thread that traces.
     """
 
-    __slots__ = ("_queue",)
+    __slots__ = ("_forced", "_passed", "_postponed", "_queue")
 
     def __init__(self) -> None:
-        self._queue: deque[tuple[int, int]] = deque()
+        # By task; those of one task in the order they came.
+        self._queue: OrderedDict[int, deque[int]] = OrderedDict()
+        self._postponed: OrderedDict[int, int] = OrderedDict()
+        self._passed = 0
+        self._forced = 0
 
     def next(self) -> tuple[int, int]:
         """Returns the next (task id, status); blocks until there is one.
@@ -40,14 +50,37 @@ class Waits:
         Raises:
             ChildProcessError: Nothing is left to wait for.
         """
-        if self._queue:
-            return self._queue.popleft()
-        return os.waitpid(-1, _ANY)
+        if not self._postponed:
+            return self._first() if self._queue else os.waitpid(-1, _ANY)
+        self._passed += 1
+        found = self.ready() if self._passed <= _PATIENCE else None
+        if found is None:
+            found = self._postponed.popitem(last=False)
+            self._forced = found[0]
+            self._passed = 0
+        else:
+            # It has ended, or was replaced by an exec: the stop before that is void.
+            self._postponed.pop(found[0], None)
+        return found
+
+    def postpone(self, tid: int, status: int) -> bool:
+        """Has a stop come again when no other is there; returns whether that makes sense.
+
+        It does not when it has just come again because of that. For stops that need something which
+        other tasks' stops give back: nobody waits for ever, since only so many may come before.
+        """
+        forced, self._forced = self._forced, 0
+        if tid == forced:
+            return False
+        if not self._postponed:
+            self._passed = 0
+        self._postponed[tid] = status
+        return True
 
     def ready(self) -> tuple[int, int] | None:
         """Returns the next (task id, status) if there is one already."""
         if self._queue:
-            return self._queue.popleft()
+            return self._first()
         try:
             tid, status = os.waitpid(-1, _ANY | os.WNOHANG)
         except ChildProcessError:
@@ -56,7 +89,8 @@ class Waits:
 
     def push_back(self, tid: int, status: int) -> None:
         """Puts a result at the head of the queue, to be handled next."""
-        self._queue.appendleft((tid, status))
+        self._queue.setdefault(tid, deque()).appendleft(status)
+        self._queue.move_to_end(tid, last=False)
 
     def stop_of(self, tid: int) -> int:
         """Returns the next stop status of one task, keeping all other results for later.
@@ -64,18 +98,17 @@ class Waits:
         Raises:
             TraceeGone: It ended instead; the end is kept in the queue for the main loop.
         """
-        for index, (other, status) in enumerate(self._queue):
-            if other == tid:
-                del self._queue[index]
-                return self._live(tid, status)
-        while True:
+        status = self._kept(tid)
+        while status is None:
             try:
-                other, status = os.waitpid(-1, _ANY)
+                other, found = os.waitpid(-1, _ANY)
             except ChildProcessError as error:
                 raise TraceeGone(tid) from error
             if other == tid:
-                return self._live(tid, status)
-            self._queue.append((other, status))
+                status = found
+            else:
+                self._keep(other, found)
+        return self._live(tid, status)
 
     def poll(self, tid: int) -> int | None:
         """Returns a stop status of one task if there is one already, else None.
@@ -83,24 +116,42 @@ class Waits:
         Raises:
             TraceeGone: It ended; the end is kept in the queue for the main loop.
         """
-        while True:
+        status = self._kept(tid)
+        while status is None:
             try:
-                other, status = os.waitpid(-1, _ANY | os.WNOHANG)
+                other, found = os.waitpid(-1, _ANY | os.WNOHANG)
             except OSError as error:
                 if error.errno != errno.ECHILD:
                     raise
                 raise TraceeGone(tid) from error
             if other == 0:
-                break
-            self._queue.append((other, status))
-        for index, (other, status) in enumerate(self._queue):
+                return None
             if other == tid:
-                del self._queue[index]
-                return self._live(tid, status)
-        return None
+                status = found
+            else:
+                self._keep(other, found)
+        return self._live(tid, status)
+
+    def _first(self) -> tuple[int, int]:
+        tid = next(iter(self._queue))
+        status = self._kept(tid)
+        assert status is not None
+        return tid, status
+
+    def _keep(self, tid: int, status: int) -> None:
+        self._queue.setdefault(tid, deque()).append(status)
+
+    def _kept(self, tid: int) -> int | None:
+        statuses = self._queue.get(tid)
+        if statuses is None:
+            return None
+        status = statuses.popleft()
+        if not statuses:
+            del self._queue[tid]
+        return status
 
     def _live(self, tid: int, status: int) -> int:
         if not stopped(status):
-            self._queue.append((tid, status))
+            self._keep(tid, status)
             raise TraceeGone(tid)
         return status

@@ -369,3 +369,23 @@ def test_many_unreadable_strings_take_no_time_in_the_square() -> None:
     assert found.values == [b""] * count
     assert found.unreadable == tuple(range(0, count, 2))
     assert words_at(memory, found.pointer, 2) == [UNREADABLE, BASE + found.start]
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_strings_that_lie_too_far_apart_are_not_read_for_ever(
+    monkeypatch: pytest.MonkeyPatch, readable: bool
+) -> None:
+    monkeypatch.setattr(vector, "MOST_READ", 8 * 4096)
+    strings = 0x100000
+    layout = {strings + n * 4096: b"a\0" + bytes(4094) for n in range(9)} if readable else {}
+    for count in (8, 9):
+        pointers = [strings + n * 4096 for n in range(count)]
+        layout[AT] = struct.pack(f"<{count + 1}Q", *pointers, 0).ljust(4096, b"\0")
+        memory = BytesMemory(layout)
+        if count == 9:
+            with pytest.raises(Refused) as refused:
+                vector.decode(slot(memory, 1 << 16), AT)
+            assert refused.value.errno == errno.E2BIG
+        else:
+            found = vector.decode(slot(memory, 1 << 16), AT)
+            assert found.values == [b"a" if readable else b""] * count

@@ -129,7 +129,7 @@ class InterruptBackend:
             with self._lock:
                 if self._closed:
                     raise OSError(errno.EBADF, "seccomp listener was closed")
-                found = self._set_aside(bell) or self._take(fd)
+                found = self._set_aside(bell, fd) or self._take(fd)
                 if found is not None:
                     self._calls[found.id] = _Call(found)
                     if len(self._calls) > self._sweep_at:
@@ -138,13 +138,16 @@ class InterruptBackend:
                     raise EOFError("no process is left under the listener's filter")
                 return found
 
-    def _set_aside(self, bell: int) -> RawNotification | None:
-        if not self._backlog:
-            return None
-        found = self._backlog.popleft()
-        if not self._backlog:
-            os.eventfd_read(bell)
-        return found
+    def _set_aside(self, bell: int, fd: int) -> RawNotification | None:
+        # What has gone meanwhile is left out. A task that drowns in signals makes its call again
+        # and again, faster than anyone could answer, and all others would wait behind these.
+        while self._backlog:
+            found = self._backlog.popleft()
+            if not self._backlog:
+                os.eventfd_read(bell)
+            if uninterrupted(seccomp.is_valid, fd, found.id):
+                return found
+        return None
 
     def _take(self, fd: int) -> RawNotification | None:
         # Preconditions: under the lock, which makes this the only reader.

@@ -467,15 +467,7 @@ class Tracer:
         # and it may block.
         if self._listener < 0:
             return
-        try:
-            with open(f"/proc/{held.tid}/syscall", "rb") as file:
-                call = file.read()
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ESRCH):
-                return
-            raise
-        numbers = call.split()
-        asleep = b" ".join((*numbers[:7], *numbers[8:])) == held.flown and not self._announced()
+        asleep = _sleeps(held) and not self._announced()
         if asleep and held.asleep:
             self._report(held, 0)
             self._shared.mark(held.number)
@@ -503,3 +495,18 @@ class Tracer:
             except TraceeGone:
                 self._held.pop(held.tid, None)
         self._send(Reply(wire.LAST, 0, parked=False, value=len(self._held)))
+
+
+def _sleeps(held: Held) -> bool:
+    # Whether a task sleeps in the call that it was given.
+    try:
+        with open(f"/proc/{held.tid}/syscall", "rb") as file:
+            numbers = file.read().split()
+    except PermissionError:
+        # It forbids to be looked at, or has ended but for its status: that is root's, too. Whether
+        # it sleeps at all is there for everybody.
+        state = process.status_field(held.tid, b"State")
+        return state is not None and state.startswith(b"S")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return b" ".join((*numbers[:7], *numbers[8:])) == held.flown

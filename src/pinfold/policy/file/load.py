@@ -10,6 +10,7 @@ Every error is a ``PolicyError`` that begins with ``FILE:LINE:COLUMN:`` and show
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import fields
 from hashlib import sha256
@@ -26,6 +27,7 @@ from pinfold.syscalls.groups import near
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import BinaryIO
 
     from pinfold.policy.file.positions import Path
     from pinfold.policy.file.schema import PolicyFile
@@ -39,6 +41,10 @@ BUILT_IN: Final = ("HOME", "CWD", "USER", "UID", "TMPDIR", "POLICY_DIR")
 
 _READY: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "ready")
 _SUFFIX: Final = ".toml"
+_FILE_MAX: Final = 4 << 20
+"""Most bytes of a policy file."""
+_CONTENT_MAX: Final = 64 << 20
+"""Most bytes of a file that is served."""
 
 
 def ready() -> tuple[str, ...]:
@@ -95,7 +101,9 @@ def parse(
         PolicyError: As for :func:`load`.
     """
     reader = _Reader(variables or {}, environ, cwd)
-    reader.add(_File(Source(name, text), directory, ()), reader.outer)
+    # A lone surrogate is refused as a byte of a file is that is no UTF-8.
+    content = text.encode("utf-8", "surrogatepass")
+    reader.add(_File(Source(name, _text(name, content)), directory, ()), reader.outer)
     return reader.model()
 
 
@@ -225,7 +233,7 @@ class _Reader:
                 return
             self._seen.add(identity)
             with open(path, "rb") as file:
-                content = file.read()
+                content = _whole(file, _FILE_MAX)
             # From the root, so that a rule about ${POLICY_DIR} is about this one.
             directory = os.path.dirname(join(b"" if path.startswith(b"/") else self._here(), path))
         except OSError as error:
@@ -367,4 +375,12 @@ def _content(file: _File, name: bytes) -> bytes:
             raise OSError("relative to what? Write the name from `/`")
         name = file.directory.rstrip(b"/") + b"/" + name
     with open(name, "rb") as content:
-        return content.read()
+        return _whole(content, _CONTENT_MAX)
+
+
+def _whole(file: BinaryIO, most: int) -> bytes:
+    # Not by its size: a pipe has none, and a device may have no end.
+    content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"it has more than {most} bytes")
+    return content

@@ -23,6 +23,8 @@ _UNKNOWN: Final = re.compile(r"Object contains unknown field `(.*)`")
 _MISSING: Final = re.compile(r"Object missing required field `(.*)`")
 _VALUE: Final = re.compile(r"Invalid enum value (.*)")
 _SYNTAX: Final = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", re.DOTALL)
+_LONG_NUMBER: Final = re.compile(r"[0-9][0-9_]{4000}")
+_BRACKETS: Final = re.compile(r"[\[{][ \t\r\n\[{]*")
 _WIDE: Final = 120
 """Characters of a line that an error shows."""
 
@@ -70,7 +72,7 @@ class Source:
         try:
             self._data: dict[str, Any] = tomllib.loads(text)
         except RecursionError:
-            raise PolicyError(f"{self.name}: nested too deeply; no key needs that") from None
+            raise self._unread(_most_nested(text), "nested too deeply; no key needs that") from None
         except ValueError as error:
             raise self._syntax(str(error)) from error
 
@@ -103,12 +105,23 @@ class Source:
     def _syntax(self, message: str) -> PolicyError:
         match = _SYNTAX.fullmatch(message)
         if match is None:
-            return PolicyError(f"{self.name}: {printable(message.encode())}")
+            # What Python refuses, and not TOML.
+            long = _LONG_NUMBER.search(self.text)
+            problem = printable(message.encode()) if long is None else "too many digits"
+            return self._unread(0 if long is None else long.start(), problem)
         lines = self.text.replace("\r\n", "\n").split("\n")
         number = int(match[2]) if match[2] else len(lines)
         line = lines[number - 1]
         column = int(match[3]) if match[3] else len(line) + 1
         problem = f"not TOML: {printable(match[1].encode())}"
+        return PolicyError(f"{self.name}:{number}:{column}: {problem}\n{_pointed(line, column)}")
+
+    def _unread(self, at: int, problem: str) -> PolicyError:
+        # The error about a place in a text that is no TOML, so that nothing knows its keys.
+        before = self.text[:at]
+        begin = before.rfind("\n") + 1
+        line = self.text[begin:].partition("\n")[0]
+        number, column = before.count("\n") + 1, at - begin + 1
         return PolicyError(f"{self.name}:{number}:{column}: {problem}\n{_pointed(line, column)}")
 
     def parsed(self) -> PolicyFile:
@@ -187,3 +200,9 @@ def _pointed(line: str, column: int) -> str:
     shown = printable(line[begin : begin + _WIDE].encode())
     before = printable(line[begin : column - 1].encode())
     return f"  {shown}\n  {' ' * len(before)}^"
+
+
+def _most_nested(text: str) -> int:
+    # Where the longest run of opening brackets is: most likely what is nested too deeply.
+    runs = [(run.end() - run.start(), run.start()) for run in _BRACKETS.finditer(text)]
+    return max(runs, default=(0, 0))[1]

@@ -46,9 +46,12 @@ class SubstitutionError(ValueError):
 NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _FORM: Final = re.compile(r"\$(?:\$|\{(env:)?([A-Za-z_][A-Za-z0-9_]*)(:-)?)?")
 _SLASHES: Final = re.compile(rb"//+")
-_LAST_ESCAPES: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\\Z")
 _SPECIAL: Final = re.compile(rb"[*?\[\\]")
 _SPECIAL_IN_SET: Final = re.compile(rb"[*?\[\\\]!^-]")
+_LARGEST: Final = 1 << 20
+"""Most bytes that a text becomes. A few variables made of one another could have any number."""
+_DEEPEST: Final = 16
+"""Defaults within defaults."""
 
 
 def substitute(text: str, lookup: Lookup, form: Form = Form.TEXT) -> bytes:
@@ -66,10 +69,11 @@ def substitute(text: str, lookup: Lookup, form: Form = Form.TEXT) -> bytes:
 
 
 class _Reader:
-    def __init__(self, text: str, lookup: Lookup, form: Form) -> None:
+    def __init__(self, text: str, lookup: Lookup, form: Form, depth: int = 0) -> None:
         self._text = text
         self._lookup = lookup
         self._form = form
+        self._depth = depth
         self._escaped = form not in {Form.TEXT, Form.PATH}
 
     def read(self) -> bytes:
@@ -78,22 +82,25 @@ class _Reader:
 
     def _until(self, at: int, end: str) -> tuple[bytes, int]:
         # Reads up to the character ``end``, or the whole text; returns where that was.
-        result = b""
+        result = bytearray()
         while True:
             dollar = self._text.find("$", at)
             stop = self._text.find(end, at) if end else -1
             if stop >= 0 and (dollar < 0 or stop < dollar):
-                return result + self._text[at:stop].encode(), stop
+                return bytes(result) + self._text[at:stop].encode(), stop
             if dollar < 0:
-                return result + self._text[at:].encode(), -1
+                return bytes(result) + self._text[at:].encode(), -1
             result += self._text[at:dollar].encode()
             value, at = self._variable(dollar)
-            if value is not None and self._escaped and _LAST_ESCAPES.search(result):
+            if value is not None and self._escaped and _escapes(result):
                 raise SubstitutionError(
                     r"`\` cannot escape a variable; write `\\` for a backslash", dollar
                 )
             follows = self._text[at : at + 1]
             result += self._fitted(value, result, follows) if value is not None else b"$"
+            if len(result) > _LARGEST:
+                problem = f"with its variables this text has more than {_LARGEST} bytes"
+                raise SubstitutionError(problem, dollar)
 
     def _variable(self, begin: int) -> tuple[bytes | None, int]:
         # The value, None for a dollar sign; and where the text goes on.
@@ -112,7 +119,10 @@ class _Reader:
             if not env:
                 problem = "only `${env:NAME:-text}` has a default; set the variable in [variables]"
                 raise SubstitutionError(problem, begin)
-            plain = _Reader(self._text, self._lookup, Form.TEXT)
+            if self._depth == _DEEPEST:
+                problem = f"more than {_DEEPEST} defaults within one another; use [variables]"
+                raise SubstitutionError(problem, begin)
+            plain = _Reader(self._text, self._lookup, Form.TEXT, self._depth + 1)
             fallback, at = plain._until(at, "}")
         if at < 0 or self._text[at : at + 1] != "}":
             problem = "this variable is not closed; write `${NAME}`, `${env:NAME}` or"
@@ -125,7 +135,7 @@ class _Reader:
             value = fallback
         return value, at + 1
 
-    def _fitted(self, value: bytes, before: bytes, follows: str) -> bytes:
+    def _fitted(self, value: bytes, before: bytearray, follows: str) -> bytes:
         # The value as it stands in what it is put into, between ``before`` and ``follows``.
         named = self._form in {Form.GLOB, Form.PATH}
         if named:
@@ -138,7 +148,16 @@ class _Reader:
         if self._form is Form.ADDRESS:
             return value.replace(b"\\", rb"\\").replace(b"@", rb"\x40")
         if self._form in {Form.GLOB, Form.PATTERN}:
-            near = before.rpartition(b"/")[2] if named else before
+            component = before.rfind(b"/") + 1 if named else 0
+            in_set = before.find(b"[", component) >= 0
             # Perhaps in a set, where more bytes have a meaning; a backslash too many does no harm.
-            return (_SPECIAL_IN_SET if b"[" in near else _SPECIAL).sub(rb"\\\g<0>", value)
+            return (_SPECIAL_IN_SET if in_set else _SPECIAL).sub(rb"\\\g<0>", value)
         return value
+
+
+def _escapes(text: bytearray) -> bool:
+    # Whether the last byte is a backslash that is not escaped itself.
+    at = len(text)
+    while at and text[at - 1] == 0x5C:
+        at -= 1
+    return bool((len(text) - at) % 2)

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 GRACE: Final = 2.0
 """Seconds that coroutines get to end when the sandbox has ended."""
 _ENDED: Final = "the sandbox has ended"
+_SWEPT: Final = 1024
+"""Times that the clock keeps before it looks which of them still matter."""
 
 
 class Tasks:
@@ -302,7 +304,8 @@ class Waiting:
             if self._over:
                 return None
             try:
-                if isinstance(answer, _Raised):
+                # Not isinstance, which asks an answer of a handler's what it is.
+                if type(answer) is _Raised:
                     step = self._steps.throw(answer.error)
                 else:
                     step = self._steps.send(answer)
@@ -343,12 +346,13 @@ class _Clock:
     """Expires the steps of calls that still wait when their time has come.
 
     Times are added in order. Nothing is kept alive by standing here, and what does not wait any
-    more is forgotten as soon as it is the first.
+    more is forgotten as soon as it is the first, or when there is much of that.
     """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._queue: deque[tuple[float, weakref.ref[Waiting], weakref.ref[Step]]] = deque()
+        self._most = _SWEPT
         self._closed = False
         self._thread = threading.Thread(target=self._serve, name="pinfold-clock", daemon=True)
         self._thread.start()
@@ -359,6 +363,10 @@ class _Clock:
             queue = self._queue
             while queue and not _waits(queue[0][1]()):
                 queue.popleft()
+            if len(queue) >= self._most:
+                # Behind one that takes long.
+                queue = self._queue = deque(one for one in queue if _waits(one[1]()))
+                self._most = max(_SWEPT, 2 * len(queue))
             queue.append((when, weakref.ref(waiting), weakref.ref(step)))
             if len(queue) == 1:
                 self._changed.notify()

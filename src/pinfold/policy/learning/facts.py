@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 MOST: Final = 50_000
 """Facts that are kept of one run."""
+ROOM: Final = 32 << 20
+"""Bytes of names and arguments in them."""
 _ARGUMENTS: Final = 64
 _BYTES: Final = 8192
 _PRIVATE: Final = 0o077
@@ -69,6 +71,7 @@ class Facts:
 
     def __init__(self) -> None:
         self._facts: dict[Fact, None] = {}
+        self._room = ROOM
         self.full = False
 
     def __iter__(self) -> Iterator[Fact]:
@@ -80,9 +83,13 @@ class Facts:
     def add(self, facts: list[Fact]) -> None:
         """Adds facts that are not there yet."""
         for fact in facts:
-            if len(self._facts) < MOST:
+            if fact in self._facts:
+                continue
+            size = len(fact.name) + sum(map(len, fact.argv or ()))
+            if len(self._facts) < MOST and size <= self._room:
                 self._facts[fact] = None
-            elif fact not in self._facts:
+                self._room -= size
+            else:
                 self.full = True
 
 

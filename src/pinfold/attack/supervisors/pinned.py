@@ -1,0 +1,54 @@
+"""The trace back end, as ``pinfold run --inspect all`` has it, under the rule of the attacks."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Final
+
+from pinfold.attack.rule import AttackJudge
+from pinfold.launch.spawn import Command
+from pinfold.policy.rules import PathRules
+from pinfold.session import Limits, Session, require_machine
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_USUAL: Final = Limits()
+
+
+def supervise(
+    name: str,
+    command: Sequence[str],
+    *,
+    real: bool = False,
+    kind: type[Session] = Session,
+    limits: Limits = _USUAL,
+) -> int:
+    """Runs a command and returns its exit status, negative where a signal ended it.
+
+    How many calls were denied is the last line on standard error.
+
+    Args:
+        name: Of the supervisor, for messages.
+        command: What to run.
+        real: Whether names that links lead to are judged as well.
+        kind: The session; a control is one that is wrong somewhere.
+        limits: What the command may reach.
+
+    Raises:
+        PinfoldError: It could not be run.
+    """
+    require_machine()
+    session = kind(
+        Command(tuple(os.fsencode(word) for word in command), dict(os.environb)),
+        PathRules([], []),
+        limits,
+        inspect_all=True,
+        real=real,
+        judge=AttackJudge(real=real),
+    )
+    session.start()
+    outcome = session.result()
+    print(f"{name}: denied={outcome.denied} trapped={outcome.trapped}", file=sys.stderr)
+    return os.waitstatus_to_exitcode(outcome.status)
