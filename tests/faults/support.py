@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import random
 import select
 import signal
 import time
@@ -35,6 +36,11 @@ BOUND: Final = 30.0
 OPEN: Final = "A"
 REDIRECTED: Final = "B"
 DENIED: Final = "D"
+
+
+def seed() -> int:
+    """Returns what random choices start from: PINFOLD_SEED, or something else each time."""
+    return int(os.environ.get("PINFOLD_SEED") or random.randrange(1 << 32))
 
 
 class Scene:

@@ -57,7 +57,7 @@ def _run(scene: Scene, *, whole: bool) -> Outcome | PinfoldError:
 def test_a_failure_at_any_call(
     scene: Scene, failing: Callable[..., Calls], whole: bool, request: pytest.FixtureRequest
 ) -> None:
-    seed = random.randrange(1 << 32)
+    seed = support.seed()
     request.node.user_properties.append(("seed", seed))
     choice = random.Random(seed)
     counted = failing(0, 0, here=True)

@@ -167,7 +167,7 @@ def _moment(choice: random.Random, victim: Victim, *, logged: bool) -> float:
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("kind", KILLS)
 def test_nothing_survives(tmp_path: Path, kind: str, request: pytest.FixtureRequest) -> None:
-    seed = random.randrange(1 << 32)
+    seed = support.seed()
     request.node.user_properties.append(("seed", seed))
     choice = random.Random(seed)
     shared = set(os.listdir("/dev/shm"))
@@ -207,7 +207,7 @@ def test_nothing_survives_a_death_at_any_call(
 
     The latter's first calls come before it has asked to die with its parent.
     """
-    seed = random.randrange(1 << 32)
+    seed = support.seed()
     request.node.user_properties.append(("seed", seed))
     choice = random.Random(seed)
     numbers = sorted(choice.sample(range(1, LATE), SAMPLED))

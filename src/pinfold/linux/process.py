@@ -140,6 +140,16 @@ def status_field(tid: int, name: bytes) -> bytes | None:
     return None if fields is None else fields[0]
 
 
+def tracer_of(tid: int) -> int | None:
+    """Returns which thread traces a task, 0 for none; None when the task is gone.
+
+    Raises:
+        OSError: It may not be read.
+    """
+    tracer = status_field(tid, b"TracerPid")
+    return None if tracer is None else int(tracer)
+
+
 def status_fields(tid: int, *names: bytes) -> list[bytes] | None:
     """Returns fields of ``/proc/TID/status`` as of one moment, None when the task is gone.
 

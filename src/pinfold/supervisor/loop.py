@@ -22,7 +22,7 @@ from pinfold.backends.base import Deny, Kill, Redirect
 from pinfold.codec.base import SlotFull
 from pinfold.errors import TraceeGone
 from pinfold.linux import ptrace
-from pinfold.linux.process import kill, process_of, status_field
+from pinfold.linux.process import kill, process_of, tracer_of
 from pinfold.pins.arena import SLOT_SIZE
 from pinfold.policy.calls import INJECT, KILL, RETURN, SERVE
 from pinfold.policy.rules import DENY, REDIRECT
@@ -495,8 +495,7 @@ def _sent_by_tgkill(task: Task) -> bool:
 def _is_traced(tid: int) -> bool:
     # A child that was killed at once may have been waited for before its parent's event came. What
     # was known of it would never end, and be taken for what is known of the next task of that id.
-    tracer = status_field(tid, b"TracerPid")
-    return tracer is not None and int(tracer) == threading.get_native_id()
+    return tracer_of(tid) == threading.get_native_id()
 
 
 def _program_of(tid: int) -> bytes:

@@ -22,7 +22,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from pinfold.errors import TraceeGone
-from pinfold.linux.process import status_field
+from pinfold.linux.process import status_field, tracer_of
 
 if TYPE_CHECKING:
     from pinfold.supervisor.family import Family
@@ -62,7 +62,7 @@ class Neighbours:
             raise TraceeGone(task.tid)
         if len(spaces.split()) > 1:
             return 0
-        tracer = status_field(tid, b"TracerPid")
+        tracer = tracer_of(tid)
         if tracer is None:
             return errno.ESRCH
-        return 0 if int(tracer) == self._tracer else errno.EPERM
+        return 0 if tracer == self._tracer else errno.EPERM

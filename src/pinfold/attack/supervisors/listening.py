@@ -3,6 +3,9 @@
 Each thread of the target has a slot of one pin. A thread has at most one call in flight, so when it
 is heard of again its last call is over, and its slot may be written. A slot whose thread has ended
 goes to the next one that needs it.
+
+Where something else is mapped in the pin's place, a program's fake of it perhaps, the pin is put
+somewhere else. Only the redirect tells: the kernel is asked each time, nothing is remembered.
 """
 
 from __future__ import annotations
@@ -35,7 +38,8 @@ if TYPE_CHECKING:
     from pinfold.listener import Listener, Notification
 
 _SLOTS: Final = 512
-_PIN_AT: Final = 0x7000_0000
+_PINS_AT: Final = (0x7000_0000, 0x7100_0000, 0x7200_0000, 0x7300_0000)
+"""Where the pin may be, the first that is free."""
 _UNPINNABLE: Final = frozenset({"sendmmsg"})
 """The kernel writes to what these read, which a pin does not let it."""
 
@@ -108,9 +112,17 @@ class Supervisor:
     def _judged(self, call: Notification) -> int:
         # Returns an errno that the call is to fail with; 0 when it was let go.
         slot = self._slot_of(call.pid)
+        for base in _PINS_AT:
+            failed = self._judged_at(call, base, slot)
+            if failed != errno.EEXIST:
+                return failed
+        return errno.ENOMEM
+
+    def _judged_at(self, call: Notification, base: int, slot: int) -> int:
+        # The same; EEXIST when something else is at ``base``.
         memory = self._arena.memory
         memory.tid = call.pid
-        image = Image(self._arena.view, slot, SLOT_SIZE, _PIN_AT + slot, memory)
+        image = Image(self._arena.view, slot, SLOT_SIZE, base + slot, memory)
         row = EVERYTHING[call.data.nr].row
         read = copied(image, row, call.data.args)
         if read.errno:
@@ -124,7 +136,7 @@ class Supervisor:
             # Nothing of it was in memory: what was judged is in its registers.
             self._listener.resume(call.id)
             return 0
-        end = _PIN_AT + slot + SLOT_SIZE
+        end = base + slot + SLOT_SIZE
         lengths = {at: end - to for at, to in pointers.items() if to != UNREADABLE}
         try:
             self._listener.send_redirect(call.id, pointers, lengths)
@@ -132,7 +144,10 @@ class Supervisor:
             if error.errno != errno.EFAULT:
                 raise
             # Not pinned here yet, or not any more.
-            self._listener.pin_install(call.id, self._arena.fd, _PIN_AT, self._arena.size)
+            try:
+                self._listener.pin_install(call.id, self._arena.fd, base, self._arena.size)
+            except FileExistsError:
+                return errno.EEXIST
             self._listener.send_redirect(call.id, pointers, lengths)
         return 0
 

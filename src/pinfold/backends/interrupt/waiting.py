@@ -83,4 +83,4 @@ class Patient(Waits):
 
 def ours(tid: int) -> bool:
     """Returns whether the calling process traces ``tid``."""
-    return process.status_field(tid, b"TracerPid") == b"%d" % os.getpid()
+    return process.tracer_of(tid) == os.getpid()
