@@ -89,26 +89,31 @@ static inline char attack_content(int fd)
     return content;
 }
 
+/* Counts what an attempt led to: 'A' or 'D', 0 where it failed with errno, anything else for neither. */
+static inline void attack_count(char result)
+{
+    if (result == 'D')
+        attack.escapes++;
+    else if (result == 'A')
+        attack.allowed++;
+    else if (result == 0 && errno == EACCES)
+        attack.refused++;
+    else
+        attack.other++;
+}
+
 /* Counts what an attempt to open came to, and closes the descriptor. */
 static inline void attack_count_open(int fd)
 {
     char content;
 
     if (fd < 0) {
-        if (errno == EACCES)
-            attack.refused++;
-        else
-            attack.other++;
+        attack_count(0);
         return;
     }
     content = attack_content(fd);
     close(fd);
-    if (content == 'D')
-        attack.escapes++;
-    else if (content == 'A')
-        attack.allowed++;
-    else
-        attack.other++;
+    attack_count(content == 0 ? '?' : content);
 }
 
 /* A child dies with its parent, however that ends. */

@@ -1,11 +1,19 @@
 /*
- * exhaust_pin DIRECTORY ATTEMPTS RESOURCE: leaves no room for the pin, and races the calls that it
- * would be for. The path of stat(), secret-A or secret-D, is rewritten by a process that shares all
+ * exhaust_pin DIRECTORY ATTEMPTS RESOURCE: uses up what the pin or a call may need, and races the
+ * calls that the pin is for. The path of stat(), secret-A or secret-D, is rewritten by a process that shares all
  * memory; which one the kernel acted on is told by the size, 1 or 2 bytes.
  *
  *   maps         as many mappings as there may be
  *   space        RLIMIT_AS is 0
  *   descriptors  RLIMIT_NOFILE is 0
+ *
+ * These leave no room for the pin. Others leave some:
+ *
+ *   processes    RLIMIT_NPROC is 0, and a fork fails before each call
+ *   stack        RLIMIT_STACK is 0
+ *   file-size    RLIMIT_FSIZE is 0
+ *   pending      RLIMIT_SIGPENDING is 0: signals that come lose what is known of them
+ *   cpu          RLIMIT_CPU is one second, which is over in the midst of it
  *
  * A pin that is there already would serve: so all of this comes before the first call that is judged,
  * and the program is its own libc (-static -nostdlib -fno-stack-protector).
@@ -22,8 +30,17 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 
-enum { PAGE = 4096, STACK = 1 << 14, MOST_MAPS = 1 << 21 };
+enum { PAGE = 4096, STACK = 1 << 14, MOST_MAPS = 1 << 21, SOON = 950000000 };
+
+static const struct {
+    const char *name;
+    int resource;
+} limited[] = {
+    {"space", RLIMIT_AS},    {"descriptors", RLIMIT_NOFILE}, {"processes", RLIMIT_NPROC},
+    {"stack", RLIMIT_STACK}, {"file-size", RLIMIT_FSIZE},
+};
 
 static _Alignas(64) char path[4096];
 static _Alignas(64) volatile char *volatile flipped;
@@ -122,14 +139,64 @@ static int limit(int resource)
     return call(SYS_prlimit64, 0, resource, (long)&limits, 0, 0, 0) == 0;
 }
 
+/* A signal that is ignored stops a task that is traced all the same. */
+static int ignore(int number)
+{
+    struct {
+        void (*handler)(int);
+        unsigned long flags;
+        void (*restorer)(void);
+        unsigned long mask;
+    } action = {SIG_IGN, 0, 0, 0};
+
+    return call(SYS_rt_sigaction, number, (long)&action, 0, sizeof action.mask, 0, 0) == 0;
+}
+
+static long used_nanoseconds(void)
+{
+    struct timespec time;
+
+    call(SYS_clock_gettime, CLOCK_PROCESS_CPUTIME_ID, (long)&time, 0, 0, 0, 0);
+    return time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
+/* Has the limit's signal come soon. */
+static int use_up_cpu(void)
+{
+    struct rlimit limits;
+
+    if (!ignore(SIGXCPU) || call(SYS_prlimit64, 0, RLIMIT_CPU, 0, (long)&limits, 0, 0) != 0)
+        return 0;
+    limits.rlim_cur = 1;
+    while (used_nanoseconds() < SOON)
+        continue;
+    return call(SYS_prlimit64, 0, RLIMIT_CPU, (long)&limits, 0, 0, 0) == 0;
+}
+
+/* Returns whether there is no new process, as there must not be any. */
+static int fork_fails(void)
+{
+    long pid = call(SYS_clone, SIGCHLD, 0, 0, 0, 0, 0);
+
+    if (pid == 0)
+        leave(0);
+    if (pid > 0)
+        call(SYS_wait4, pid, 0, 0, 0, 0, 0);
+    return pid == -EAGAIN;
+}
+
 static int exhaust(const char *resource)
 {
     long maps = 0, got = 0;
 
-    if (same(resource, "space"))
-        return limit(RLIMIT_AS);
-    if (same(resource, "descriptors"))
-        return limit(RLIMIT_NOFILE);
+    for (unsigned i = 0; i < sizeof limited / sizeof *limited; i++)
+        if (same(resource, limited[i].name))
+            return limit(limited[i].resource);
+    if (same(resource, "pending"))
+        return ignore(SIGUSR1) && limit(RLIMIT_SIGPENDING);
+    if (same(resource, "cpu"))
+        return use_up_cpu();
+
     if (!same(resource, "maps"))
         return 0;
     /* Neighbours differ: else they would become one. */
@@ -143,6 +210,7 @@ __attribute__((used)) static _Noreturn void begin(long *frame)
 {
     char **argv = (char **)(frame + 1), line[256], *end;
     long attempts = 0, escapes = 0, allowed = 0, refused = 0, other = 0, peer;
+    long self = call(SYS_getpid, 0, 0, 0, 0, 0, 0);
     struct stat found;
 
     if (frame[0] != 4)
@@ -155,7 +223,13 @@ __attribute__((used)) static _Noreturn void begin(long *frame)
     if (!exhaust(argv[3]))
         leave(1);
     for (long i = 0; i < attempts; i++) {
-        long result = call(SYS_stat, (long)path, (long)&found, 0, 0, 0, 0);
+        long result;
+
+        if (same(argv[3], "processes") && !fork_fails())
+            leave(1);
+        if (same(argv[3], "pending"))
+            call(SYS_tkill, self, SIGUSR1, 0, 0, 0, 0);
+        result = call(SYS_stat, (long)path, (long)&found, 0, 0, 0, 0);
 
         if (result == 0 && found.st_size == 1)
             allowed++;

@@ -1,20 +1,23 @@
 /*
  * exhaust_stall DIRECTORY ATTEMPTS LOAD: keeps the supervisor busy from two processes, while a third
  * one makes ATTEMPTS ordinary calls. An escape is one for which the supervisor computed for more than
- * BUSY_SECONDS before it answered, or, where a load is to make it wait, that took more than
- * WAIT_SECONDS: on a machine that is busy itself a clock says little of the supervisor.
+ * BUSY_SECONDS before it answered, or, where a load is to make it wait or look elsewhere, that took
+ * more than WAIT_SECONDS: on a machine that is busy itself a clock says little of the supervisor.
  *
  *   argv        execve() with as many arguments as a kernel takes, all empty
  *   unreadable  the same with as many pointers to nowhere
  *   sparse      the same with each argument on a page of its own
  *   messages    sendmmsg() with 1,024 messages of 1,024 pieces each
  *   option      setsockopt() with a megabyte
+ *   dots        paths of 4,095 bytes that go down into a directory and up again, "a/../"
+ *   slashes     paths of 4,095 bytes, nearly all of them slashes
  *   components  a path of 2,000 components, behind a link that only the task itself can follow
  *   links       the same path again and again, in the targets of symbolic links
  *   fifo        FIFOs, opened by many, that nobody writes to
  *   memory      calls by a process whose memory is locked by its own mapping most of the time
  *   signals     a process that drowns in signals
  *   forks       processes that are born and die
+ *   crowd       many processes that make one call after the other: each is there again at once
  *   fault       a path in memory that a userfaultfd serves, late
  */
 #include "attack.h"
@@ -41,6 +44,7 @@ enum {
     OPTION = 1 << 20,
     LINKS = 38,
     FIFOS = 64,
+    CROWD = 16,
     LOCKED = 64 << 20,
 };
 
@@ -145,19 +149,19 @@ static void load_option(int loader)
         setsockopt(fd, SOL_SOCKET, SO_PRIORITY, option, OPTION);
 }
 
-/* Returns PATH_MAX - 1 bytes: a beginning, many components that lead nowhere else, and an end. */
-static char *long_path(const char *beginning, const char *end)
+/* Returns a path that fits: a beginning, as often as possible a piece that leads nowhere, an end. */
+static char *long_path(const char *beginning, const char *piece, const char *end)
 {
     char *path = malloc(PATH_MAX);
-    size_t used;
+    size_t used, size = strlen(piece);
 
     if (path == NULL)
         attack_fail("malloc");
     strcpy(path, beginning);
     used = strlen(path);
-    while (used + 2 + strlen(end) < PATH_MAX - 1) {
-        strcpy(path + used, "./");
-        used += 2;
+    while (used + size + strlen(end) < PATH_MAX) {
+        strcpy(path + used, piece);
+        used += size;
     }
     strcpy(path + used, end);
     return path;
@@ -169,9 +173,34 @@ static void enter_scratch(void)
         attack_fail("chdir");
 }
 
+/* Renames, since such a call has two paths. */
+static void rename_long(const char *piece)
+{
+    char *path = long_path("./", piece, "none");
+
+    for (;;)
+        rename(path, path);
+}
+
+static void load_dots(int loader)
+{
+    enter_scratch();
+    if (mkdir("a", 0700) != 0 && errno != EEXIST)
+        attack_fail("mkdir");
+    (void)loader;
+    rename_long("a/../");
+}
+
+static void load_slashes(int loader)
+{
+    (void)loader;
+    enter_scratch();
+    rename_long("/");
+}
+
 static void load_components(int loader)
 {
-    char *path = long_path("/proc/self/cwd/", "none");
+    char *path = long_path("/proc/self/cwd/", "./", "none");
 
     (void)loader;
     enter_scratch();
@@ -187,11 +216,11 @@ static void load_links(int loader)
     for (int i = 0; i < LINKS; i++) {
         snprintf(name, sizeof name, "%d-%d", loader, i);
         snprintf(next, sizeof next, "%d-%d", loader, i + 1);
-        if (symlink(long_path("./", next), name) != 0)
+        if (symlink(long_path("./", "./", next), name) != 0)
             attack_fail("symlink");
     }
     snprintf(beginning, sizeof beginning, "/proc/self/cwd/%d-0/", loader);
-    path = long_path(beginning, "none");
+    path = long_path(beginning, "./", "none");
     for (;;)
         open(path, O_RDONLY);
 }
@@ -284,6 +313,27 @@ static void load_forks(int loader)
     }
 }
 
+static void load_crowd(int loader)
+{
+    char *path = attack_path("scratch/none");
+    pid_t parent = getpid();
+
+    (void)loader;
+    for (int i = 0; i < CROWD; i++) {
+        pid_t pid = fork();
+
+        if (pid < 0)
+            attack_fail("fork");
+        if (pid == 0) {
+            attack_die_with(parent);
+            for (;;)
+                open(path, O_RDONLY);
+        }
+    }
+    for (;;)
+        open(path, O_RDONLY);
+}
+
 static int open_faulting(void *path)
 {
     attack_die_with(getppid());
@@ -327,8 +377,10 @@ static const struct {
 } loads[] = {
     {"argv", load_argv},         {"unreadable", load_unreadable}, {"sparse", load_sparse},
     {"messages", load_messages}, {"option", load_option},         {"components", load_components},
+    {"dots", load_dots},         {"slashes", load_slashes},
     {"links", load_links},       {"fifo", load_fifo},             {"memory", load_memory},
-    {"signals", load_signals},   {"forks", load_forks},           {"fault", load_fault},
+    {"signals", load_signals},   {"forks", load_forks},           {"crowd", load_crowd},
+    {"fault", load_fault},
 };
 
 int main(int argc, char **argv)
@@ -337,7 +389,7 @@ int main(int argc, char **argv)
     char *path, name[64];
     double worst = 0, busiest = 0;
     size_t chosen = 0, count = sizeof loads / sizeof *loads;
-    int stat;
+    int stat, waits;
 
     attack_begin(argc, argv);
     while (chosen < count && (attack.words != 1 || strcmp(attack.word[0], loads[chosen].name) != 0))
@@ -346,6 +398,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "no such load\n");
         return 2;
     }
+    waits = loads[chosen].load == load_fault || loads[chosen].load == load_crowd;
     path = attack_path("files/secret-A");
     snprintf(name, sizeof name, "/proc/%d/stat", getppid());
     stat = open(name, O_RDONLY | O_CLOEXEC);
@@ -379,7 +432,7 @@ int main(int argc, char **argv)
             worst = took;
         if (computed > busiest)
             busiest = computed;
-        if (computed > BUSY_SECONDS || (loads[chosen].load == load_fault && took > WAIT_SECONDS))
+        if (computed > BUSY_SECONDS || (waits && took > WAIT_SECONDS))
             attack.escapes++;
         else if (content == 'A')
             attack.allowed++;

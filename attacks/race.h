@@ -40,6 +40,7 @@ enum {
     RACE_ROOM = 4 * 4096,
     RACE_BLOCK = 256,
     RACE_FLIPS = 2,
+    RACE_ODD_END = 255,
     RACE_STACK = 1 << 18,
     RACE_STORES_BETWEEN_CLOCKS = 1 << 16,
     RACE_CALLS_BETWEEN_CLOCKS = 1 << 10,
@@ -364,18 +365,6 @@ static inline pid_t race_start(const char *peer)
 
 /* The caller */
 
-static inline void race_count(char result)
-{
-    if (result == 'D')
-        attack.escapes++;
-    else if (result == 'A')
-        attack.allowed++;
-    else if (result == 0 && errno == EACCES)
-        attack.refused++;
-    else
-        attack.other++;
-}
-
 /*
  * Waits a little for everything to be in one form or the other. While a peer has no CPU, what it
  * left there stays, and calls that are refused are over much sooner than others: without this, a
@@ -398,7 +387,7 @@ static inline void race_calls(void)
 {
     for (long i = 0; i < attack.attempts; i++) {
         race_await((int)(i & 1));
-        race_count(race->chosen->make());
+        attack_count(race->chosen->make());
     }
 }
 
@@ -420,6 +409,29 @@ static inline void race_calls_by_vfork(void)
 
     if (pid < 0 || waitpid(pid, &status, 0) != pid || status != 0)
         attack_fail("vfork");
+}
+
+/*
+ * Has a child made by vfork() execute a program. Returns its exit status, RACE_ODD_END if it ended in
+ * some other way, or -1 and errno if it was not executed.
+ */
+static inline int race_execute(const char *path, char *const *arguments, char *const *environment)
+{
+    volatile int failure = 0;
+    int status;
+    pid_t pid = vfork();
+
+    if (pid == 0) {
+        execve(path, arguments, environment);
+        failure = errno;
+        _exit(126);
+    }
+    if (pid < 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
+        return RACE_ODD_END;
+    if (failure == 0)
+        return WEXITSTATUS(status);
+    errno = failure;
+    return -1;
 }
 
 static inline int race_main(int argc, char **argv, const struct race_case *cases, size_t count)

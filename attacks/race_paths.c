@@ -161,22 +161,9 @@ static char make_linkat(void)
 static char make_execve(void)
 {
     char *const arguments[] = {"raced", NULL}, *const environment[] = {NULL};
-    volatile int failure = 0;
-    int status;
-    pid_t pid = vfork();
+    int status = race_execute(raced, arguments, environment);
 
-    if (pid == 0) {
-        execve(raced, arguments, environment);
-        failure = errno;
-        _exit(126);
-    }
-    if (pid < 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
-        return '?';
-    if (failure != 0) {
-        errno = failure;
-        return 0;
-    }
-    return WEXITSTATUS(status) == 0 ? 'A' : WEXITSTATUS(status) == 1 ? 'D' : '?';
+    return status < 0 ? 0 : status == 0 ? 'A' : status == 1 ? 'D' : '?';
 }
 
 static const struct race_case cases[] = {

@@ -44,21 +44,13 @@ static void count(int fd)
     char last = '?';
 
     if (fd < 0) {
-        if (errno == EACCES)
-            attack.refused++;
-        else
-            attack.other++;
+        attack_count(0);
         return;
     }
     if (fchdir(fd) == 0 && getcwd(here, sizeof here) != NULL)
         last = here[strlen(here) - 1];
     close(fd);
-    if (last == 'D')
-        attack.escapes++;
-    else if (last == 'A')
-        attack.allowed++;
-    else
-        attack.other++;
+    attack_count(last);
 }
 
 int main(int argc, char **argv)

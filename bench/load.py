@@ -295,11 +295,13 @@ def in_a_loop(stage: Stage, command: list[str], count: int) -> Report:
 
 async def _in_a_loop(stage: Stage, command: list[str], count: int) -> Report:
     box = Sandbox(map=stage.maps(), deny=stage.denied())
-    late: list[float] = []
+    # While sandboxes start, and after that.
+    phases: list[list[float]] = [[]]
 
     async def tick() -> None:
         loop = asyncio.get_running_loop()
         while True:
+            late = phases[-1]
             before = loop.time()
             await asyncio.sleep(TICK)
             late.append(loop.time() - before - TICK)
@@ -318,16 +320,20 @@ async def _in_a_loop(stage: Stage, command: list[str], count: int) -> Report:
         )
     )
     most = sample(os.getpid())
+    phases.append([])
     texts = await asyncio.wait_for(
         asyncio.gather(*(_spoken(process.communicate(b"go\n")) for process in processes)), PATIENCE
     )
     ticking.cancel()
     check_all(texts, count)
     return _at_once(most) | {
-        "loop_late_ms": {
+        name: {
             "median": round(statistics.median(late) * 1000, 1),
             "most": round(max(late) * 1000, 1),
         }
+        for name, late in zip(("late_starting_ms", "late_working_ms"), phases, strict=True)
+        # None where it was all over within one tick.
+        if late
     }
 
 

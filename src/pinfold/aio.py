@@ -1,7 +1,12 @@
 """``AsyncPopen``: a command in a sandbox for programs that run an event loop of asyncio.
 
 It works in whatever loop is running, and takes no thread of the loop's pool: the sandbox's own
-thread tells when it is over, and for the time of the start there is a thread that waits for that.
+thread tells when it was started and when it is over.
+
+Sandboxes of a loop are set up one after another, each when the process of the one before exists. To
+set one up is work of the loop's thread, and what follows is work of a thread that competes with it
+for the interpreter. Begun all at once, many starts would keep the loop from everything else. A
+start is not waited for any further: a handler may take its time to judge the exec.
 """
 
 from __future__ import annotations
@@ -11,7 +16,6 @@ import contextlib
 import io
 import os
 import subprocess
-import threading
 import warnings
 import weakref
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -21,7 +25,7 @@ from pinfold.running import Running, Signalled
 from pinfold.streams import Streams, command_from, run_streams
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
     from types import TracebackType
     from typing import Unpack
 
@@ -29,6 +33,11 @@ if TYPE_CHECKING:
     from pinfold.streams import RunOptions, StartOptions, StrOrBytes
 
 _CHUNK: Final = 65536
+
+_turns: Final[weakref.WeakValueDictionary[asyncio.AbstractEventLoop, asyncio.Lock]] = (
+    weakref.WeakValueDictionary()
+)
+"""By loop, held by whoever sets up a sandbox in it, as long as there is anybody who wants to."""
 
 
 class AsyncPopen(Signalled):
@@ -216,23 +225,31 @@ async def start(
     **options: Unpack[StartOptions],
 ) -> AsyncPopen:
     """Does what ``Sandbox.popen_async`` does."""
-    with Streams(options.get("stdin"), options.get("stdout"), options.get("stderr")) as streams:
-        command = command_from(
-            args,
-            streams,
-            cwd=options.get("cwd"),
-            env=options.get("env"),
-            pass_fds=options.get("pass_fds", ()),
-        )
-        running = Running(sandbox, command)
-        try:
-            await _started(running)
-            process = AsyncPopen(args, running)
-            await process._connect(streams, limit)  # noqa: SLF001 (our own)
-        except BaseException:
-            running.kill_soon()
-            await _gone(running)
-            raise
+    loop = asyncio.get_running_loop()
+    launched, started = asyncio.Event(), asyncio.Event()
+    turn = _turns.setdefault(loop, asyncio.Lock())
+    async with contextlib.AsyncExitStack() as stack:
+        async with turn:
+            streams = stack.enter_context(
+                Streams(options.get("stdin"), options.get("stdout"), options.get("stderr"))
+            )
+            command = command_from(
+                args,
+                streams,
+                cwd=options.get("cwd"),
+                env=options.get("env"),
+                pass_fds=options.get("pass_fds", ()),
+            )
+            running = Running(
+                sandbox, command, _in_loop(loop, launched.set), _in_loop(loop, started.set)
+            )
+            await stack.enter_async_context(_killed_by_errors(running))
+            await launched.wait()
+        await started.wait()
+        # Returns or raises at once.
+        running.await_start()
+        process = AsyncPopen(args, running)
+        await process._connect(streams, limit)  # noqa: SLF001 (our own)
         return process
 
 
@@ -281,18 +298,14 @@ async def run(
     return result
 
 
-async def _started(running: Running) -> None:
-    loop = asyncio.get_running_loop()
-    started = asyncio.Event()
-
-    def wait() -> None:
-        running.started.wait()
-        _in_loop(loop, started.set)()
-
-    threading.Thread(target=wait, name="pinfold-start", daemon=True).start()
-    await started.wait()
-    # Returns or raises at once.
-    running.await_start()
+@contextlib.asynccontextmanager
+async def _killed_by_errors(running: Running) -> AsyncIterator[None]:
+    try:
+        yield
+    except BaseException:
+        running.kill_soon()
+        await _gone(running)
+        raise
 
 
 async def _gone(running: Running) -> None:

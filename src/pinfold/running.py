@@ -59,13 +59,25 @@ class Configuration(Protocol):
 class Running:
     """A command that was started in a sandbox.
 
+    Args:
+        sandbox: The sandbox.
+        command: The command.
+        after_launch: Called in any thread when the command's process exists, or never will.
+        after_start: Called in any thread when ``started`` has been set.
+
     Raises:
         PolicyError: A path or a limit of the sandbox cannot be had.
         UnsupportedError: This machine lacks something.
         AuditError: The log cannot be opened.
     """
 
-    def __init__(self, sandbox: Configuration, command: Command) -> None:
+    def __init__(
+        self,
+        sandbox: Configuration,
+        command: Command,
+        after_launch: Callable[[], None] | None = None,
+        after_start: Callable[[], None] | None = None,
+    ) -> None:
         require_machine()
         self._records = (
             Records(sandbox.model.on_audit_loss, _report) if sandbox.audit is True else None
@@ -86,7 +98,7 @@ class Running:
             self._session = sandbox.session(command, self._sink(), _report)
             for line in self._session.warnings:
                 _warn(line)
-            self._session.start(self._ended)
+            self._session.start(self._ended, after_launch, after_start)
         except BaseException:
             if self._writer is not None:
                 self._writer.close()

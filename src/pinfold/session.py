@@ -14,7 +14,6 @@ import threading
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from pinfold import bpf
 from pinfold.arch.x86_64 import ARGUMENTS
 from pinfold.audit.record import Entry, Path
 from pinfold.backends.base import Deny, Kill
@@ -22,9 +21,10 @@ from pinfold.backends.trace import TraceBackend
 from pinfold.errors import InternalError, LaunchError, PinfoldError, UnsupportedError
 from pinfold.launch import confine, filters, spawn
 from pinfold.launch import limits as resource_limits
+from pinfold.launch.hidden import Hidden
 from pinfold.linux import process, seccomp
 from pinfold.pins.arena import ArenaPool
-from pinfold.pins.install import DELIVERY_CALL, Installer
+from pinfold.pins.install import Installer
 from pinfold.pins.live import LiveCheck
 from pinfold.policy.model import NO_LIMITS
 from pinfold.policy.model import Limits as Bounds
@@ -32,18 +32,15 @@ from pinfold.supervisor.crowd import FORK_CALLS
 from pinfold.supervisor.engine import UNPINNED, Engine
 from pinfold.supervisor.loop import OPTIONS, Supervisor
 from pinfold.supervisor.shapes import EVERYTHING, PATHS, counted, with_calls
-from pinfold.syscalls.filter import answers
 from pinfold.syscalls.neighbours import BY_NUMBER, NEIGHBOURS
-from pinfold.syscalls.numbers import X86_64
 from pinfold.tracee.loader import own_loader
 from pinfold.tracee.names import Names
 from pinfold.tracee.stops import stopped
 from pinfold.tracee.waits import Waits
-from pinfold.uapi import seccomp as abi
 from pinfold.uapi.ptrace import WALL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pinfold.launch.spawn import Command, Launched
     from pinfold.policy.calls import Judge
@@ -154,16 +151,30 @@ class Session:
         self._outcome: Outcome | None = None
         self._error: BaseException | None = None
         self._on_end: Callable[[], None] | None = None
+        self._after_launch: Callable[[], None] | None = None
+        self._after_start: Callable[[], None] | None = None
         self._last_denial: str | None = None
         self._thread = threading.Thread(target=self._run, name="pinfold", daemon=True)
 
-    def start(self, on_end: Callable[[], None] | None = None) -> None:
-        """Starts the run; ``on_end`` is called in its thread when it is over.
+    def start(
+        self,
+        on_end: Callable[[], None] | None = None,
+        after_launch: Callable[[], None] | None = None,
+        after_start: Callable[[], None] | None = None,
+    ) -> None:
+        """Starts the run. What is called must not raise.
+
+        Args:
+            on_end: Called in its thread when it is over.
+            after_launch: Called there when ``launched`` has been set.
+            after_start: Called there when ``started`` has been set.
 
         Raises:
             LaunchError: There is no thread for it.
         """
         self._on_end = on_end
+        self._after_launch = after_launch
+        self._after_start = after_start
         try:
             self._thread.start()
         except RuntimeError as error:
@@ -256,8 +267,8 @@ class Session:
             except Exception as error:  # noqa: BLE001 (likewise)
                 self._error = self._error or error
             finally:
-                self.launched.set()
-                self.started.set()
+                self._set_launched()
+                self._set_started()
                 if self._on_end is not None:
                     self._on_end()
 
@@ -296,7 +307,21 @@ class Session:
 
     def _executed(self) -> None:
         resource_limits.apply(self.pid, self._resources)
+        self._set_started()
+
+    def _set_launched(self) -> None:
+        if self.launched.is_set():
+            return
+        self.launched.set()
+        if self._after_launch is not None:
+            self._after_launch()
+
+    def _set_started(self) -> None:
+        if self.started.is_set():
+            return
         self.started.set()
+        if self._after_start is not None:
+            self._after_start()
 
     def _shapes(self) -> Mapping[int, Shape]:
         # What is trapped, and what is read of it.
@@ -329,9 +354,9 @@ class Session:
         self.pid = launched.pid
         self._pidfd = launched.pidfd
         try:
-            with _Hidden():
+            with Hidden():
                 self._tell_launched()
-                self.launched.set()
+                self._set_launched()
                 self._supervisor = supervisor = Supervisor(
                     launched.pid,
                     waits,
@@ -368,7 +393,7 @@ class Session:
     # Two methods of their own, for those who measure what happens without their precautions.
 
     def _filter(self, shapes: Mapping[int, Shape], secret: tuple[int, int]) -> bytes:
-        return filter_code(
+        return filters.sandbox_filter(
             shapes,
             secret,
             whole=() if self._judge is None else self._judge.whole,
@@ -463,70 +488,8 @@ class Session:
         self.signal(signal.SIGKILL)
 
 
-def filter_code(
-    trapped: Iterable[int],
-    secret: tuple[int, int],
-    *,
-    whole: Iterable[str] = (),
-    neighbours: Collection[int] = (),
-    fixed_addresses: bool = False,
-) -> bytes:
-    """Returns the filter of a sandbox as ``struct sock_filter`` bytes.
-
-    Args:
-        trapped: Numbers of the calls to be judged.
-        secret: Marks the call by which the memfd is delivered.
-        whole: Names of calls that are judged even without the address that they are about.
-        neighbours: Numbers of calls that are trapped only for the task that they name.
-        fixed_addresses: Whether socket options that reroute are refused; see ``syscalls.filter``.
-    """
-    cases = answers(
-        trapped,
-        trap=abi.SECCOMP_RET_TRACE,
-        allow=abi.SECCOMP_RET_ALLOW,
-        refuse=abi.SECCOMP_RET_ERRNO,
-        delivery=DELIVERY_CALL,
-        secret=secret,
-        hand_over=abi.SECCOMP_RET_USER_NOTIF,
-        whole={X86_64[name] for name in whole},
-        neighbours=neighbours,
-        fixed_addresses=fixed_addresses,
-    )
-    return filters.assembled(
-        {
-            number: [
-                bpf.Case(tuple(bpf.Arg(*test) for test in tests), action) for tests, action in row
-            ]
-            for number, row in cases.items()
-        }
-    )
-
-
 def _random() -> int:
     return int.from_bytes(os.urandom(8), "little")
-
-
-class _Hidden:
-    """While a target runs, no process with our user id may trace us or read our memory."""
-
-    _lock = threading.Lock()
-    _count = 0
-    _before = True
-
-    def __enter__(self) -> None:
-        cls = type(self)
-        with cls._lock:
-            if cls._count == 0:
-                cls._before = process.is_dumpable()
-                process.set_dumpable(False)
-            cls._count += 1
-
-    def __exit__(self, *_: object) -> None:
-        cls = type(self)
-        with cls._lock:
-            cls._count -= 1
-            if cls._count == 0 and cls._before:
-                process.set_dumpable(True)
 
 
 def require_machine() -> None:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final, get_args
 import pytest
 
 from pinfold.errors import UnsupportedError
-from pinfold.linux import libc
 from pinfold.listener import Backend
 from tests.conformance import support
 from tests.kernel import support as processes
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
 BACKENDS: Final[tuple[Backend, ...]] = ("interrupt", "native")
 MUST: Final = frozenset(filter(None, os.environ.get("PINFOLD_MUST", "").split(",")))
-_PR_SET_CHILD_SUBREAPER = 36
 
 assert set(BACKENDS) | {"auto"} == set(get_args(Backend))
 assert set(BACKENDS) >= MUST, f"PINFOLD_MUST knows {BACKENDS}, not {sorted(MUST)}"
@@ -59,14 +57,6 @@ def pin() -> Iterator[support.Memory]:
     """Returns memory of ``support.SIZE`` bytes to be pinned."""
     with support.Memory() as memory:
         yield memory
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _subreaper() -> Iterator[None]:
-    # Orphans become our children, however deep they were, so none can hide.
-    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    yield
-    libc.prctl(_PR_SET_CHILD_SUBREAPER, 0)
 
 
 @pytest.fixture(autouse=True)

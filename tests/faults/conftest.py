@@ -8,22 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pinfold.linux import libc
 from tests.faults import support
 from tests.kernel.forked import descriptors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-_PR_SET_CHILD_SUBREAPER = 36
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _subreaper() -> Iterator[None]:
-    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    yield
-    libc.prctl(_PR_SET_CHILD_SUBREAPER, 0)
 
 
 @pytest.fixture(autouse=True)

@@ -236,7 +236,11 @@ def _die(victim: Victim, load: tuple[str, ...], *, at: int, here: bool) -> None:
     real = os.kill
 
     def kill() -> int:
-        real(supervisor, signal.SIGKILL)
+        try:
+            real(supervisor, signal.SIGKILL)
+        except PermissionError:
+            # The new process is confined by now. The supervisor is killed from outside.
+            return 0
         while not here and os.getppid() == supervisor:
             os.sched_yield()
         return 0

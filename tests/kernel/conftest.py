@@ -9,22 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pinfold.linux import libc
 from tests.kernel import support
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_PR_SET_CHILD_SUBREAPER = 36
 _GRACE = 10.0
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _subreaper() -> Iterator[None]:
-    # Orphans become our children, however deep they were, so none can hide.
-    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    yield
-    libc.prctl(_PR_SET_CHILD_SUBREAPER, 0)
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pinfold.policy.model import Limits
 from pinfold.sandbox import Sandbox
-from tests.kernel.support import PATIENCE, execute
+from tests.kernel.support import PATIENCE, PINFOLD, TRAP_ALL, execute
 from tests.programs import ROOT
 
 if TYPE_CHECKING:
@@ -138,6 +138,12 @@ def test_file_size(tmp_path: Path) -> None:
     command = ["sh", "-c", f"head -c 5000 /dev/zero > {tmp_path}/f; echo $?"]
     assert run(Limits(file_size=4096), command).stdout == f"{128 + signal.SIGXFSZ}\n"
     assert (tmp_path / "f").stat().st_size == 4096
+
+
+def test_no_signal_may_be_pending() -> None:
+    # As when another process of the same user has used up what there is: the end is heard of.
+    done = execute(["prlimit", "--sigpending=0", *PINFOLD, *TRAP_ALL, "--", "true"])
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_limit_cannot_be_raised() -> None:

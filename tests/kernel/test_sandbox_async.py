@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 import pinfold
+from pinfold import aio
 from pinfold.sandbox import DEVNULL, PIPE, STDOUT, Sandbox
+from pinfold.session import Session
 from tests.kernel.support import PATIENCE, alive
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ def _nothing_used_up() -> Iterator[None]:
     threads = set(threading.enumerate())
     yield
     gc.collect()
+    assert not aio._turns
     assert set(os.listdir("/proc/self/fd")) == descriptors
     for thread in set(threading.enumerate()) - threads:
         # It has told the loop of the end, and is on its way out.
@@ -125,6 +128,104 @@ def test_many_at_once() -> None:
         return [one.stdout for one in done]
 
     assert within(main()) == [b"%d\n" % n for n in range(40)]
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Session]:
+    """Collects the sessions that are started."""
+    sessions: list[Session] = []
+    start = Session.start
+
+    def noted(self: Session, *callbacks: Any) -> None:
+        sessions.append(self)
+        start(self, *callbacks)
+
+    monkeypatch.setattr(Session, "start", noted)
+    return sessions
+
+
+def test_the_loop_goes_on_between_starts(started: list[Session]) -> None:
+    new: list[int] = []
+
+    async def others() -> None:
+        seen = 0
+        while True:
+            new.append(len(started) - seen)
+            seen = len(started)
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        turning = asyncio.ensure_future(others())
+        starts = (BOX.popen_async(["true"], stdin=PIPE, stdout=PIPE) for _ in range(30))
+        processes = await asyncio.gather(*starts)
+        turning.cancel()
+        assert [await process.wait() for process in processes] == [0] * 30
+
+    within(main())
+    assert sum(new) == 30
+    # In none of its turns has more than one been set up.
+    assert max(new) == 1
+
+
+def test_a_start_that_is_judged_for_long_holds_up_no_other() -> None:
+    policy = pinfold.Policy()
+    asked, answer = threading.Event(), threading.Event()
+
+    @policy.on("execve", path="**/sleep")
+    def waiting(call: pinfold.Call) -> pinfold.Verdict:
+        asked.set()
+        assert answer.wait(PATIENCE)
+        return call.deny()
+
+    async def main() -> None:
+        box = Sandbox(policy=policy)
+        late = asyncio.ensure_future(box.popen_async(["sleep", "300"]))
+        try:
+            assert await asyncio.to_thread(asked.wait, PATIENCE)
+            assert (await BOX.run_async(["true"])).returncode == 0
+            assert not late.done()
+        finally:
+            answer.set()
+        with pytest.raises(pinfold.LaunchError):
+            await late
+
+    within(main())
+
+
+def test_cancelling_a_start_before_its_turn(started: list[Session]) -> None:
+    async def main() -> None:
+        first, second, third = (
+            asyncio.ensure_future(BOX.run_async(["sh", "-c", f"exit {n}"])) for n in range(3)
+        )
+        while not started:
+            await asyncio.sleep(0)
+        second.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await second
+        assert [run.returncode for run in await asyncio.gather(first, third)] == [0, 2]
+
+    within(main())
+    assert len(started) == 2
+
+
+def test_a_start_that_fails_passes_its_turn_on() -> None:
+    async def main() -> Any:
+        nowhere = Sandbox(ro=["/nonexistent-pinfold"])
+        return await asyncio.gather(
+            nowhere.run_async(["true"]),
+            BOX.run_async(["no-such-command"]),
+            BOX.run_async(["true"], cwd="/nonexistent-pinfold"),
+            BOX.run_async(["true"]),
+            return_exceptions=True,
+        )
+
+    *failed, done = within(main())
+    assert [type(error) for error in failed] == [
+        pinfold.PolicyError,
+        pinfold.LaunchError,
+        pinfold.LaunchError,
+    ]
+    assert done.returncode == 0
 
 
 def test_loops_in_several_threads() -> None:

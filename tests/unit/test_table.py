@@ -8,9 +8,9 @@ import pytest
 from system_calls import syscalls
 
 from pinfold import bpf
+from pinfold.launch.filters import sandbox_filter
 from pinfold.pins.arena import SLOT_SIZE
 from pinfold.pins.install import DELIVERY_CALL
-from pinfold.session import filter_code
 from pinfold.supervisor.shapes import EVERYTHING, Shape
 from pinfold.supervisor.shapes import PATHS as SHAPES
 from pinfold.syscalls.exempt import LEFT_ALONE, NOT_THERE
@@ -107,7 +107,7 @@ def test_refused_and_trapped_calls_do_not_overlap() -> None:
 
 
 def _answer(name: str, *args: int) -> int:
-    program = bpf.disassemble(filter_code(SHAPES.keys(), SECRET))
+    program = bpf.disassemble(sandbox_filter(SHAPES.keys(), SECRET))
     bpf.check(program)
     six = (*args, *(0,) * (6 - len(args)))
     data = bpf.SeccompData(X86_64[name], abi.AUDIT_ARCH_X86_64, 0, six)
@@ -131,14 +131,14 @@ def test_the_filter_refuses_every_refusal(row) -> None:  # type: ignore[no-untyp
 
 @pytest.mark.parametrize("shape", EVERYTHING.values(), ids=lambda shape: shape.row.name)
 def test_the_filter_traps_everything_when_asked_to(shape: Shape) -> None:
-    program = bpf.disassemble(filter_code(EVERYTHING.keys(), SECRET))
+    program = bpf.disassemble(sandbox_filter(EVERYTHING.keys(), SECRET))
     bpf.check(program)
     data = bpf.SeccompData(shape.row.number, abi.AUDIT_ARCH_X86_64, 0, (1, 1, 1, 1, 1, 1))
     assert bpf.run(program, data).value == abi.SECCOMP_RET_TRACE
 
 
 def test_sending_to_nobody_in_particular_is_not_trapped() -> None:
-    program = bpf.disassemble(filter_code(EVERYTHING.keys(), SECRET))
+    program = bpf.disassemble(sandbox_filter(EVERYTHING.keys(), SECRET))
     for pointer, wanted in (
         (0, abi.SECCOMP_RET_ALLOW),
         (1, abi.SECCOMP_RET_TRACE),
@@ -156,13 +156,26 @@ def test_only_the_secret_gets_a_notification() -> None:
         assert _answer("getpid", *args) == abi.SECCOMP_RET_ALLOW
 
 
+@pytest.mark.parametrize("secret", [(0, 0), (1, 1), (1 << 63, 5), (2**64 - 1, 2**64 - 2), SECRET])
+def test_each_sandbox_has_its_own_secret(secret: tuple[int, int]) -> None:
+    for options in ({}, {"fixed_addresses": True}, {"whole": ("sendto",)}):
+        program = bpf.disassemble(sandbox_filter({*EVERYTHING, DELIVERY_CALL}, secret, **options))
+        for args, wanted in (
+            (secret, abi.SECCOMP_RET_USER_NOTIF),
+            *(((secret[0] ^ bit, secret[1]), abi.SECCOMP_RET_TRACE) for bit in (1, 1 << 40)),
+            *(((secret[0], secret[1] ^ bit), abi.SECCOMP_RET_TRACE) for bit in (1, 1 << 40)),
+        ):
+            data = bpf.SeccompData(DELIVERY_CALL, abi.AUDIT_ARCH_X86_64, 0, args)
+            assert bpf.run(program, data).value == wanted
+
+
 @pytest.mark.parametrize("name", ["read", "write", "close", "mmap", "mseal", "futex", "clone"])
 def test_other_calls_pass(name: str) -> None:
     assert _answer(name) == abi.SECCOMP_RET_ALLOW
 
 
 def test_other_architectures_die() -> None:
-    program = bpf.disassemble(filter_code(SHAPES.keys(), SECRET))
+    program = bpf.disassemble(sandbox_filter(SHAPES.keys(), SECRET))
     for number, arch, wanted in (
         (5, abi.AUDIT_ARCH_I386, abi.SECCOMP_RET_KILL_PROCESS),
         (2 | abi.X32_SYSCALL_BIT, abi.AUDIT_ARCH_X86_64, abi.SECCOMP_RET_KILL_PROCESS),

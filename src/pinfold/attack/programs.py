@@ -89,9 +89,16 @@ def _compiler() -> bytes:
 
 
 def _cache(place: Path) -> Path:
-    # In a source tree beside what the tests build; else where caches go.
-    tree = place.parent / ".build"
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    cache = tree / "attacks" if place.name == "attacks" else Path(home) / "pinfold" / "attacks"
-    cache.mkdir(parents=True, exist_ok=True)
+    # In a source tree of our own beside what the tests build; else where caches go.
+    if place.name == "attacks" and os.access(place.parent, os.W_OK):
+        cache = place.parent / ".build" / "attacks"
+    else:
+        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        cache = Path(home) / "pinfold" / "attacks"
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UnsupportedError(
+            f"{cache}: attack programs are built there: {error.strerror}; set XDG_CACHE_HOME"
+        ) from error
     return cache

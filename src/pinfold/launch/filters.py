@@ -1,15 +1,39 @@
-"""Filters of x86-64 programs: what all of ours have in common."""
+"""Filters of x86-64 programs: what all of ours have in common, and the one of a sandbox.
+
+To compile a sandbox's filter takes a few milliseconds, in which no other thread of Python gets
+far, and sandboxes that are started together mostly want the same. So it is compiled once for each
+set of calls, and each sandbox's secret is put into a copy.
+"""
 
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pinfold import bpf
+from pinfold.pins.install import DELIVERY_CALL
+from pinfold.syscalls.filter import answers
+from pinfold.syscalls.numbers import X86_64
+from pinfold.uapi import bpf as bpf_abi
 from pinfold.uapi import seccomp as abi
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+
+_BLANK: Final = (0xD1CE0001_D1CE0002, 0xD1CE0003_D1CE0004)
+"""Stands for the secret while a filter is compiled: four words that nothing else is compared to."""
+_KEPT: Final = 16
+"""How many compiled filters are kept: a host has few kinds of sandbox."""
+
+_EQUAL: Final = bpf_abi.BPF_JMP | bpf_abi.BPF_JEQ | bpf_abi.BPF_K
+_LOW: Final = 0xFFFFFFFF
+
+
+class _Template(NamedTuple):
+    program: tuple[bpf.Insn, ...]
+    places: tuple[int, ...]
+    """Of the instructions that compare with the four words of the secret, in their order."""
 
 
 def assembled(cases: Mapping[int, Sequence[bpf.Case]]) -> bytes:
@@ -24,13 +48,81 @@ def assembled(cases: Mapping[int, Sequence[bpf.Case]]) -> bytes:
     Raises:
         ValueError: As from ``bpf.compile_filter``.
     """
-    return bpf.assemble(
-        bpf.compile_filter(
-            cases,
-            default=abi.SECCOMP_RET_ALLOW,
-            arch=abi.AUDIT_ARCH_X86_64,
-            wrong_arch=abi.SECCOMP_RET_KILL_PROCESS,
-            x32=abi.SECCOMP_RET_KILL_PROCESS,
-            minus_one=abi.SECCOMP_RET_ERRNO | errno.ENOSYS,
-        )
+    return bpf.assemble(_compiled(cases))
+
+
+def sandbox_filter(
+    trapped: Iterable[int],
+    secret: tuple[int, int],
+    *,
+    whole: Iterable[str] = (),
+    neighbours: Iterable[int] = (),
+    fixed_addresses: bool = False,
+) -> bytes:
+    """Returns the filter of a sandbox as ``struct sock_filter`` bytes.
+
+    Args:
+        trapped: Numbers of the calls to be judged.
+        secret: Marks the call by which the memfd is delivered.
+        whole: Names of calls that are judged even without the address that they are about.
+        neighbours: Numbers of calls that are trapped only for the task that they name.
+        fixed_addresses: Whether socket options that reroute are refused; see ``syscalls.filter``.
+    """
+    template = _template(
+        frozenset(trapped), frozenset(whole), frozenset(neighbours), fixed_addresses
+    )
+    program = list(template.program)
+    for place, word in zip(template.places, _words(secret), strict=True):
+        program[place] = program[place]._replace(k=word)
+    return bpf.assemble(program)
+
+
+@lru_cache(maxsize=_KEPT)
+def _template(
+    trapped: frozenset[int],
+    whole: frozenset[str],
+    neighbours: frozenset[int],
+    fixed_addresses: bool,
+) -> _Template:
+    cases = answers(
+        trapped,
+        trap=abi.SECCOMP_RET_TRACE,
+        allow=abi.SECCOMP_RET_ALLOW,
+        refuse=abi.SECCOMP_RET_ERRNO,
+        delivery=DELIVERY_CALL,
+        secret=_BLANK,
+        hand_over=abi.SECCOMP_RET_USER_NOTIF,
+        whole={X86_64[name] for name in whole},
+        neighbours=neighbours,
+        fixed_addresses=fixed_addresses,
+    )
+    program = _compiled(
+        {
+            number: [
+                bpf.Case(tuple(bpf.Arg(*test) for test in tests), action) for tests, action in row
+            ]
+            for number, row in cases.items()
+        }
+    )
+    places = []
+    for word in _words(_BLANK):
+        # One each: no other test of that call looks at its arguments, so that the ways through the
+        # program are the same whatever the secret is.
+        (place,) = (at for at, insn in enumerate(program) if insn.code == _EQUAL and insn.k == word)
+        places.append(place)
+    return _Template(tuple(program), tuple(places))
+
+
+def _words(secret: tuple[int, int]) -> tuple[int, ...]:
+    return tuple(half for number in secret for half in (number & _LOW, number >> 32))
+
+
+def _compiled(cases: Mapping[int, Sequence[bpf.Case]]) -> list[bpf.Insn]:
+    return bpf.compile_filter(
+        cases,
+        default=abi.SECCOMP_RET_ALLOW,
+        arch=abi.AUDIT_ARCH_X86_64,
+        wrong_arch=abi.SECCOMP_RET_KILL_PROCESS,
+        x32=abi.SECCOMP_RET_KILL_PROCESS,
+        minus_one=abi.SECCOMP_RET_ERRNO | errno.ENOSYS,
     )

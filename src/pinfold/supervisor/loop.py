@@ -27,6 +27,7 @@ from pinfold.pins.arena import SLOT_SIZE
 from pinfold.policy.calls import INJECT, KILL, RETURN, SERVE
 from pinfold.policy.rules import DENY, REDIRECT
 from pinfold.supervisor.crowd import FORKS, Crowd
+from pinfold.supervisor.ending import reap
 from pinfold.supervisor.engine import UNPINNED, Decision, Waiting
 from pinfold.supervisor.family import Family
 from pinfold.supervisor.neighbours import Neighbours
@@ -449,39 +450,11 @@ class Supervisor:
         try:
             self._parked.close()
         finally:
-            self._reap()
-
-    def _reap(self) -> None:
-        # What a report of a task's end raises must not keep the others from being reaped.
-        failed: Exception | None = None
-        while True:
-            try:
-                tid, status = self._waits.next()
-            except ChildProcessError:
-                break
-            if stops.stopped(status):
-                # Any of its threads names a process, and nothing has to be looked up.
-                kill(tid)
-                _let_die(tid)
-                continue
-            try:
-                self._ended(tid, status)
-            except Exception as error:  # noqa: BLE001 (raised below)
-                failed = failed or error
-        if failed is not None:
-            raise failed
+            reap(self._waits, self._family, self._ended)
 
 
 def _signed(value: int) -> int:
     return value - (1 << 64) if value >> 63 else value
-
-
-def _let_die(tid: int) -> None:
-    try:
-        ptrace.resume(abi.PTRACE_CONT, tid)
-    except OSError as error:
-        if error.errno != errno.ESRCH:
-            raise
 
 
 def _sent_by_tgkill(task: Task) -> bool:

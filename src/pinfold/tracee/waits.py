@@ -5,6 +5,10 @@ others unreaped meanwhile. A thread that executes a program waits inside the ker
 siblings have been reaped by their tracer; a supervisor that waits for one of these siblings alone
 waits forever. So every wait here asks for any task, and what belongs to others is kept for later.
 
+The kernel looks through tasks from the newest to the oldest, each time anew. Where some new ones
+are stopped again whenever it looks, an older one would never be found. So from time to time all
+results that are there are taken, and dealt with before it is asked again.
+
 ``__WNOTHREAD`` keeps the wait to children and tracees of the calling thread, so that a sandbox in a
 library thread never reaps somebody else's subprocess.
 """
@@ -25,9 +29,12 @@ _ANY = WALL | WNOTHREAD | os.WUNTRACED
 _PATIENCE = 1024
 """Results that a postponed one lets pass, at most."""
 
+_TURNS = 64
+"""Results that are taken as the kernel has them, before everybody has a turn."""
+
 
 class Waits:
-    """Wait results of the calling thread's children and tracees, in the order they came.
+    """Wait results of the calling thread's children and tracees; everybody's turn comes.
 
     What is kept for later is found by its task: while a pin is installed in one of a thousand tasks
     that are all at work, most of the others stop, too.
@@ -35,7 +42,7 @@ class Waits:
     Preconditions: used only by the thread that traces.
     """
 
-    __slots__ = ("_forced", "_passed", "_postponed", "_queue")
+    __slots__ = ("_forced", "_passed", "_postponed", "_queue", "_taken")
 
     def __init__(self) -> None:
         # By task; those of one task in the order they came.
@@ -43,6 +50,7 @@ class Waits:
         self._postponed: OrderedDict[int, int] = OrderedDict()
         self._passed = 0
         self._forced = 0
+        self._taken = 0
 
     def next(self) -> tuple[int, int]:
         """Returns the next (task id, status); blocks until there is one.
@@ -51,7 +59,7 @@ class Waits:
             ChildProcessError: Nothing is left to wait for.
         """
         if not self._postponed:
-            return self._first() if self._queue else os.waitpid(-1, _ANY)
+            return self._first() if self._queue else self._take(0)
         self._passed += 1
         found = self.ready() if self._passed <= _PATIENCE else None
         if found is None:
@@ -82,7 +90,7 @@ class Waits:
         if self._queue:
             return self._first()
         try:
-            tid, status = os.waitpid(-1, _ANY | os.WNOHANG)
+            tid, status = self._take(os.WNOHANG)
         except ChildProcessError:
             return None
         return (tid, status) if tid else None
@@ -131,6 +139,25 @@ class Waits:
             else:
                 self._keep(other, found)
         return self._live(tid, status)
+
+    def _take(self, flags: int) -> tuple[int, int]:
+        # As waitpid(). Nothing is resumed before all have been asked, so each is found but once.
+        found = os.waitpid(-1, _ANY | flags)
+        self._taken += 1
+        if self._taken == _TURNS:
+            self._taken = 0
+            self._take_all()
+        return found
+
+    def _take_all(self) -> None:
+        while True:
+            try:
+                tid, status = os.waitpid(-1, _ANY | os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not tid:
+                return
+            self._keep(tid, status)
 
     def _first(self) -> tuple[int, int]:
         tid = next(iter(self._queue))

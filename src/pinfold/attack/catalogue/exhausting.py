@@ -14,12 +14,15 @@ _LOADS: Final = {
     "sparse": "execve() with 700,000 arguments, each on a page of its own",
     "messages": "sendmmsg() with 1,024 messages of 1,024 pieces",
     "option": "setsockopt() with a megabyte",
+    "dots": "paths of 4,095 bytes that go down and up again 800 times",
+    "slashes": "paths of 4,095 bytes, nearly all of them slashes",
     "components": "paths of 2,000 components behind a link in /proc",
     "links": "symbolic links to paths of 2,000 components",
     "fifo": "FIFOs that nobody writes to",
     "memory": "a process that maps and unmaps memory all the time",
     "signals": "a process that gets signals all the time",
     "forks": "processes that are born and die",
+    "crowd": "34 processes that make one call after the other",
 }
 _REAL: Final = frozenset({"components", "links", "fifo"})
 """What takes time where names that links lead to are judged."""
@@ -67,8 +70,51 @@ def _no_pin(resource: str) -> Attack:
     )
 
 
+_AT_LIMIT: Final = {
+    "processes": "a race with RLIMIT_NPROC at 0, and forks that fail",
+    "stack": "a race with RLIMIT_STACK at 0",
+    "file-size": "a race with RLIMIT_FSIZE at 0",
+    "pending": "a race with RLIMIT_SIGPENDING at 0",
+    "cpu": "a race while RLIMIT_CPU sends its signal",
+}
+"""Nothing that a pin needs of the program: it is held as ever."""
+
+
+def _at_limit(resource: str) -> Attack:
+    return Attack(
+        f"exhaust-{resource}",
+        "exhaust",
+        "exhaust_pin",
+        f"at a limit: {_AT_LIMIT[resource]}",
+        NAIVE,
+        (resource,),
+        attempts=4_000,
+        lost=2,
+        chance=True,
+        # What is counted by user does not hold root up.
+        unprivileged=resource == "processes",
+        flags=("-static", "-nostdlib", "-fno-stack-protector"),
+    )
+
+
+def _many_calls(who: str) -> Attack:
+    return Attack(
+        f"exhaust-calls-{who}",
+        "exhaust",
+        "exhaust_calls",
+        f"a race while 300 {who} wait in calls: more than an arena has slots",
+        NAIVE,
+        (who,),
+        attempts=4_000,
+        lost=2,
+        chance=True,
+    )
+
+
 EXHAUSTING: Final[tuple[Attack, ...]] = (
     *(_no_pin(resource) for resource in _NO_PIN),
+    *(_at_limit(resource) for resource in _AT_LIMIT),
+    *(_many_calls(who) for who in ("processes", "threads")),
     *(_stall(load) for load in _LOADS),
     Attack(
         "exhaust-time-fault",

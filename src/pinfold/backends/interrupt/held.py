@@ -216,7 +216,9 @@ class Held(Task):
             try:
                 process.signal_thread(self.tgid, self.tid, number)
             except OSError as error:
-                if error.errno != errno.ESRCH:
+                # EAGAIN: of a real-time signal, where the program has lowered the limit of what may be
+                # pending since. It is lost, as one that is sent now would be.
+                if error.errno not in (errno.ESRCH, errno.EAGAIN):
                     raise
 
     def put_back(self, registers: ctypes.Array[ctypes.c_uint64]) -> None:
