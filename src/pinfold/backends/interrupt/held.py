@@ -216,8 +216,8 @@ class Held(Task):
             try:
                 process.signal_thread(self.tgid, self.tid, number)
             except OSError as error:
-                # EAGAIN: of a real-time signal, where the program has lowered the limit of what may be
-                # pending since. It is lost, as one that is sent now would be.
+                # EAGAIN: of a real-time signal, where the program has lowered the limit of what may
+                # be pending since. It is lost, as one that is sent now would be.
                 if error.errno not in (errno.ESRCH, errno.EAGAIN):
                     raise
 
