@@ -86,6 +86,27 @@ static void set_timer(void)
     setitimer(ITIMER_REAL, &once, NULL);
 }
 
+/* Says what was found, so that it need not be found again. Called from a handler. */
+static void tell(const greg_t *registers)
+{
+    static const char *const names[NGREG] = {"r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15",
+                                             "rdi", "rsi", "rbp", "rbx", "rdx", "rax", "rcx", "rsp",
+                                             "rip", "efl", "csgsfs", "err", "trapno", "oldmask",
+                                             "cr2"};
+    char line[2048];
+    int length = snprintf(line, sizeof line, "a frame of a call at %p:", raw_call_at);
+
+    for (int i = 0; i < NGREG; i++)
+        length += snprintf(line + length, sizeof line - (size_t)length, " %s=%llx", names[i],
+                           registers[i]);
+    for (int i = 0; i < 6; i++)
+        length += snprintf(line + length, sizeof line - (size_t)length, " %llx",
+                           (unsigned long long)current[i]);
+    line[length++] = '\n';
+    if (write(2, line, (size_t)length) != length)
+        _exit(1);
+}
+
 static void look(const greg_t *registers)
 {
     uint64_t at = (uint64_t)registers[REG_RIP], call = (uintptr_t)raw_call_at;
@@ -100,6 +121,8 @@ static void look(const greg_t *registers)
             bad |= (uint64_t)registers[where[i]] != current[i];
         frames++;
     }
+    if (bad && leaks_in_frames == 0)
+        tell(registers);
     leaks_in_frames += bad;
 }
 

@@ -58,7 +58,7 @@ def defended(attack: Attack, backend: str, attempts: int, seconds: float = _SECO
     if got.failed:
         return Count(backend, got.attempts, got.escapes, FAILED, got.failed)
     if got.escapes:
-        return Count(backend, got.attempts, got.escapes, ESCAPED)
+        return Count(backend, got.attempts, got.escapes, ESCAPED, got.said.partition("\n")[0])
     wrong = complaint(attack, got, attempts)
     return Count(backend, got.attempts, 0, FAILED if wrong else HELD, wrong)
 
