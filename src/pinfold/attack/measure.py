@@ -27,6 +27,8 @@ is plenty. Where other load takes them, a round may lose nothing at all, since t
 between check and use."""
 _SECONDS: Final = 300.0
 """How long one run may take."""
+_OTHERS_SECONDS: Final = 60.0
+"""How long one run may take under another sandbox."""
 
 
 class Count(NamedTuple):
@@ -92,7 +94,7 @@ def controlled(attack: Attack, seconds: float = _SECONDS) -> Count:
     return Count(attack.control, attempts, escapes, NOT_LOST, note)
 
 
-def compared(attack: Attack, name: str, seconds: float = _SECONDS) -> Count:
+def compared(attack: Attack, name: str, seconds: float = _OTHERS_SECONDS) -> Count:
     """Returns how another sandbox stood an attack; escapes are facts here, no failure.
 
     Raises:
