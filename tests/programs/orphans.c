@@ -112,9 +112,10 @@ static const struct {
     {"stops", stop},          {"namespaces", enter_namespaces},
 };
 
-static void start_daemon(void (*work)(void), int ready)
+static void start_daemon(void (*work)(void), int ready, int go)
 {
     pthread_t thread;
+    char byte;
 
     if (fork() != 0)
         return;
@@ -125,10 +126,11 @@ static void start_daemon(void (*work)(void), int ready)
     close(STDERR_FILENO);
     for (int i = 0; i < BEFORE; i++)
         race_once();
-    if (write(ready, "", 1) != 1)
-        _exit(1);
     /* A process with threads may not make these namespaces. */
     if (work != enter_namespaces && pthread_create(&thread, NULL, flip, NULL) != 0)
+        _exit(1);
+    /* All are there before the first one uses up what tasks there may be. */
+    if (write(ready, "", 1) != 1 || read(go, &byte, 1) != 1)
         _exit(1);
     work();
     pause();
@@ -138,7 +140,7 @@ static void start_daemon(void (*work)(void), int ready)
 int main(int argc, char **argv)
 {
     void (*work)(void) = NULL;
-    int ready[2], count = 0;
+    int ready[2], go[2], count = 0;
     char byte;
 
     if (argc != 5)
@@ -146,15 +148,19 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         if (strcmp(argv[1], kinds[i].name) == 0)
             work = kinds[i].work;
-    if (work == NULL || strlen(argv[2]) >= sizeof path || pipe2(ready, O_CLOEXEC) != 0)
+    if (work == NULL || strlen(argv[2]) >= sizeof path || pipe2(ready, O_CLOEXEC) != 0 ||
+        pipe2(go, O_CLOEXEC) != 0)
         return 2;
     strcpy(path, argv[2]);
     last = argv[3][strlen(argv[3]) - 1];
     escaped = argv[4];
     for (int i = 0; i < DAEMONS; i++)
-        start_daemon(work, ready[1]);
+        start_daemon(work, ready[1], go[0]);
     while (count < DAEMONS && read(ready[0], &byte, 1) == 1)
         count++;
+    for (int i = 0; i < count; i++)
+        if (write(go[1], "", 1) != 1)
+            return 1;
     printf("%d\n", count);
     return 0;
 }
