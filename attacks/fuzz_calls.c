@@ -18,6 +18,7 @@
  * that names stay in the stage.
  */
 #include "attack.h"
+#include "random.h"
 
 #include <dirent.h>
 #include <grp.h>
@@ -52,7 +53,6 @@ static uint64_t denied_inode, denied_device;
 static char *region, *flipping, *names[32];
 static int name_count, pin_count, fds[12], fd_count;
 static uint64_t pins[32];
-static _Thread_local uint64_t state;
 
 static const short left_out[] = {
     /* other processes */
@@ -102,19 +102,6 @@ static bool is_in(const short *list, size_t count, long number)
         if (list[i] == number)
             return true;
     return false;
-}
-
-static uint64_t any(void)
-{
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    return state * 0x2545f4914f6cdd1du;
-}
-
-static uint64_t below(uint64_t limit)
-{
-    return (any() >> 11) % limit;
 }
 
 static uint64_t pointer(void)

@@ -18,6 +18,7 @@
  * one above, which is as fresh. Addresses that are sent to are on this machine.
  */
 #include "diff.h"
+#include "../../attacks/random.h"
 
 #include <net/if.h>
 #include <netinet/in.h>
@@ -32,22 +33,8 @@ enum { REGION_PAGES = 24, REGION = REGION_PAGES * PAGE, CALLS = 200, OUT = 64 * 
 
 static char *region, shadow[REGION], *out;
 static bool hole[REGION_PAGES];
-static uint64_t state;
 static size_t marks[MARKS]; /* where something with a meaning is */
 static int mark_count;
-
-static uint64_t any(void)
-{
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    return state * 0x2545f4914f6cdd1du;
-}
-
-static uint64_t below(uint64_t limit)
-{
-    return (any() >> 11) % limit;
-}
 
 static uint64_t pointer(void)
 {
