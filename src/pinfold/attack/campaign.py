@@ -13,7 +13,6 @@ from pinfold.attack.measure import (
     ESCAPED,
     FAILED,
     HELD,
-    LOST,
     NOT_LOST,
     UNSUPPORTED,
     Count,
@@ -214,6 +213,3 @@ def as_dict(row: Row) -> dict[str, Any]:
         "pinned": [one._asdict() for one in row.pinned],
         "others": [one._asdict() for one in row.others],
     }
-
-
-__all__ = ["LOST", "Plan", "Row", "Total", "as_dict", "carried_out", "planned", "totals"]
