@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test check format unit bench-listener fuzz load soak clean
+.PHONY: help setup demo test check format unit bench bench-listener fuzz load soak clean
 .DEFAULT_GOAL := help
 
 help: ## Show what can be made
@@ -39,6 +39,9 @@ check: $(STAMP) ## Formatting, lint, types, import contracts, generated files
 format: $(STAMP) ## Rewrite the sources in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+bench: $(STAMP) ## Measure what pinfold costs (BENCH="call start --rounds 30" …); see docs/performance.md
+	$(BIN)/pinfold bench $(BENCH)
 
 bench-listener: $(STAMP) ## Measure what each way of answering a listener costs (BENCH=--cpu=0 …)
 	$(BIN)/python bench/listener.py $(BENCH)

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from pinfold.backends.trace import TraceBackend
 from pinfold.linux import libc
+from tests.kernel import support
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,3 +28,12 @@ def _subreaper() -> Iterator[None]:
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
     yield
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 0)
+
+
+@pytest.fixture(params=["one-stop", "two-stops"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Has calls let go in the form of the trace back end that it names."""
+    if request.param == "two-stops":
+        monkeypatch.setattr(support, "PINFOLD", support.TWO_STOPS)
+        monkeypatch.setattr(TraceBackend, "ONE_STOP", False)
+    return str(request.param)

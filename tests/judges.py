@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from pinfold.policy.calls import Later, Trapped, Verdict
+    from pinfold.syscalls.forms import Forms
     from pinfold.syscalls.kinds import Kind
 
 
@@ -16,6 +17,7 @@ class FunctionJudge:
 
     literals: tuple[bytes, ...] = ()
     whole: frozenset[str] = frozenset()
+    passing: Mapping[str, Forms] = {}
     addresses = False
 
     def __init__(
@@ -29,6 +31,11 @@ class FunctionJudge:
         self.calls: Mapping[str, frozenset[Kind]] = calls or {}
         self.real = real
         self.closed = 0
+
+    def steady(self, name: str) -> bool:
+        """Returns False: the function wants to be asked each time."""
+        del name
+        return False
 
     def executed(self, program: bytes, by: bytes) -> Verdict | None:
         """Has nothing against any program."""

@@ -108,6 +108,9 @@ is no plain `allow`. A call that names nothing is judged once.
 - What raw and packet sockets send has a destination of its own, which no rule on addresses sees. A
   program needs CAP_NET_RAW for them; one that root starts has it. Where rules go by address, deny
   the family `packet` in `socket`, and families of the internet to what root starts.
+- A call that the policy could only allow is not judged at all, if its registers tell so and nobody
+  logs: with rules about `write` and `create` alone, an open for reading does not stop. See
+  [rules.md](rules.md#what-is-not-trapped).
 - What holds in every sandbox (see [syscalls.md](syscalls.md)) holds whatever a policy says.
 - `--deny`, `--map`, `--ro` and `--rw` come before a policy.
 

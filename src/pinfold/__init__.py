@@ -8,10 +8,10 @@ used, so that starting the command line stays cheap.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # that of ``typing``, which takes longer to import than all of this
 if TYPE_CHECKING:
+    from typing import Any
+
     from pinfold.aio import AsyncPopen
     from pinfold.errors import (
         AuditError,
@@ -117,4 +117,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'pinfold' has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415 (not for who only asks for the version)
+
     return getattr(import_module(f"pinfold.{_HOME[name]}"), name)

@@ -132,3 +132,14 @@ class Tree(Generic[T]):
             if node.value is not None:
                 found = node.value
         return found
+
+
+def as_name(text: bytes) -> bytes:
+    """Returns a normal name for what the kernel shows of a file that has none.
+
+    The name of a memory file is its maker's to choose: ``/memfd:x/../../usr/bin/true (deleted)``
+    must not be folded into the name of another file. What is not normal loses its slashes.
+    """
+    if text[:1] == b"/" and normalise(text) == text:
+        return text
+    return b"/" + text.lstrip(b"/").replace(b"/", b"|")

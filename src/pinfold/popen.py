@@ -40,6 +40,7 @@ class CompletedRun(subprocess.CompletedProcess[Any]):
     Attributes:
         denied: How many calls a rule denied.
         redirected: How many calls a rule sent elsewhere.
+        trapped: How many calls were judged.
         audit: The log's records as dictionaries, where they were asked for; else None.
     """
 
@@ -52,11 +53,13 @@ class CompletedRun(subprocess.CompletedProcess[Any]):
         *,
         denied: int = 0,
         redirected: int = 0,
+        trapped: int = 0,
         audit: list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(args, returncode, stdout, stderr)
         self.denied = denied
         self.redirected = redirected
+        self.trapped = trapped
         self.audit = audit
 
 
@@ -102,6 +105,7 @@ class End:
             stderr,
             denied=self._outcome.denied,
             redirected=self._outcome.redirected,
+            trapped=self._outcome.trapped,
             audit=self._running.records,
         )
 

@@ -37,6 +37,10 @@ class Configuration(Protocol):
         """Whether, or where, calls are logged."""
 
     @property
+    def log_sync(self) -> bool:
+        """Whether each line of the log is in its file before its call is let go."""
+
+    @property
     def dry_run(self) -> bool:
         """Whether verdicts are only noted."""
 
@@ -52,6 +56,7 @@ class Configuration(Protocol):
         command: Command,
         sink: Callable[[Entry], None] | None,
         report: Callable[[str], None],
+        late: AuditWriter | None = None,
     ) -> Session:
         """Returns a session for one command, not started yet."""
 
@@ -95,7 +100,8 @@ class Running:
                 warn=_report,
             )
         try:
-            self._session = sandbox.session(command, self._sink(), _report)
+            late = None if sandbox.log_sync else self._writer
+            self._session = sandbox.session(command, self._sink(), _report, late)
             for line in self._session.warnings:
                 _warn(line)
             self._session.start(self._ended, after_launch, after_start)

@@ -20,6 +20,7 @@ from pinfold.policy.rules import PathRules, parse_deny, parse_map
 from pinfold.popen import CompletedRun, Popen
 from pinfold.session import Limits, Session
 from pinfold.streams import DEVNULL, PIPE, STDOUT, Stream, StrOrBytes, run_streams
+from pinfold.supervisor.placement import MODES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pinfold import Policy
     from pinfold.aio import AsyncPopen
     from pinfold.audit.record import Entry
+    from pinfold.audit.writer import AuditWriter
     from pinfold.launch.spawn import Command
     from pinfold.streams import Environment, RunOptions, StartOptions
 
@@ -55,8 +57,13 @@ class Sandbox:
         keep_caps: Leave a command started by root all its capabilities.
         limits: How much commands may use; together with the limits of the policy, the lower holds.
         audit: True puts the log's records into the result, a path writes the log to that file.
+        log_sync: Have each line in that file before its call is let go; else those of allowed calls
+            may come up to 20 ms later.
         dry_run: Only note verdicts, in the log; every call is made as it was asked for, and neither
             limits nor Landlock paths hold.
+        cpu: Where commands run: ``auto`` keeps a task on one processor with its supervisor while it
+            alone traps, and often; ``together`` keeps all there; ``spread`` leaves it to the
+            kernel. Commands do not see it.
 
     Raises:
         PolicyError: A rule is malformed.
@@ -72,11 +79,15 @@ class Sandbox:
     keep_caps: bool = False
     limits: Bounds | None = None
     audit: bool | StrOrBytes = False
+    log_sync: bool = False
     dry_run: bool = False
+    cpu: Literal["auto", "together", "spread"] = "auto"
 
     def __post_init__(self) -> None:
         if self.inspect not in ("paths", "all"):
             raise PolicyError(f"inspect is 'paths' or 'all', not {self.inspect!r}")
+        if self.cpu not in MODES:
+            raise PolicyError(f"cpu is one of {', '.join(MODES)}, not {self.cpu!r}")
         for name in ("deny", "ro", "rw"):
             if isinstance(getattr(self, name), str | bytes | os.PathLike):
                 raise PolicyError(f"{name} must be a sequence: [{getattr(self, name)!r}]")
@@ -255,6 +266,7 @@ class Sandbox:
         command: Command,
         sink: Callable[[Entry], None] | None,
         report: Callable[[str], None],
+        late: AuditWriter | None = None,
     ) -> Session:
         """Returns a session for one command, not started yet.
 
@@ -262,6 +274,7 @@ class Sandbox:
             command: What to run.
             sink: Called with each log entry; None for no log.
             report: Called with one line when a program or a handler goes wrong.
+            late: The log that ``sink`` writes to, where lines of allowed calls may wait.
 
         Raises:
             PolicyError: A path of the sandbox does not exist.
@@ -285,7 +298,9 @@ class Sandbox:
                 judge=judge,
                 bounds=self._bounds(),
                 dry_run=self.dry_run,
+                cpu=self.cpu,
                 sink=sink,
+                late=late,
                 on_refused=report,
             )
         except BaseException:
@@ -329,14 +344,16 @@ def run(
     keep_caps: bool = False,
     limits: Bounds | None = None,
     audit: bool | StrOrBytes = False,
+    log_sync: bool = False,
     dry_run: bool = False,
+    cpu: Literal["auto", "together", "spread"] = "auto",
     **options: Unpack[RunOptions],
 ) -> CompletedRun:
     """Runs a command in a sandbox, waits for it, and returns how it went.
 
     Args:
         args: The command and its arguments, a sequence.
-        policy: As for ``Sandbox``, like all up to ``dry_run``.
+        policy: As for ``Sandbox``, like all up to ``cpu``.
         map: Paths to redirect.
         deny: Paths to deny.
         inspect: What is looked at.
@@ -346,7 +363,9 @@ def run(
         keep_caps: Whether root's capabilities stay.
         limits: How much the command may use.
         audit: Where the log goes.
+        log_sync: Whether each of its lines comes before its call.
         dry_run: Whether verdicts are only noted.
+        cpu: Where the command runs.
         **options: As for ``Sandbox.run``, and for ``subprocess.run``.
 
     Raises:
@@ -363,7 +382,9 @@ def run(
         keep_caps=keep_caps,
         limits=limits,
         audit=audit,
+        log_sync=log_sync,
         dry_run=dry_run,
+        cpu=cpu,
     )
     return sandbox.run(args, **options)
 

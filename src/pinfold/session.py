@@ -7,15 +7,12 @@ but the sandbox, and the program that called pinfold keeps its own thread for it
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import signal
 import threading
-import time
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING
 
-from pinfold.arch.x86_64 import ARGUMENTS
-from pinfold.audit.record import Entry, Path
 from pinfold.backends.base import Deny, Kill
 from pinfold.backends.trace import TraceBackend
 from pinfold.errors import InternalError, LaunchError, PinfoldError, UnsupportedError
@@ -26,27 +23,35 @@ from pinfold.linux import process, seccomp
 from pinfold.pins.arena import ArenaPool
 from pinfold.pins.install import Installer
 from pinfold.pins.live import LiveCheck
-from pinfold.policy.model import NO_LIMITS
-from pinfold.policy.model import Limits as Bounds
+from pinfold.policy.rules import ALLOW
+from pinfold.supervisor import shapes as known
 from pinfold.supervisor.crowd import FORK_CALLS
-from pinfold.supervisor.engine import UNPINNED, Engine
+from pinfold.supervisor.decision import UNPINNED
 from pinfold.supervisor.loop import OPTIONS, Supervisor
-from pinfold.supervisor.shapes import EVERYTHING, PATHS, counted, with_calls
+from pinfold.supervisor.placement import AUTO, CALLS, OPENS, SPREAD, Placement, aside
+from pinfold.syscalls.filtering import FILTERING, NUMBERS
 from pinfold.syscalls.neighbours import BY_NUMBER, NEIGHBOURS
+from pinfold.syscalls.numbers import X86_64
 from pinfold.tracee.loader import own_loader
-from pinfold.tracee.names import Names
 from pinfold.tracee.stops import stopped
 from pinfold.tracee.waits import Waits
 from pinfold.uapi.ptrace import WALL
+from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import ClassVar
 
+    from pinfold.audit.record import Entry
+    from pinfold.audit.writer import AuditWriter
     from pinfold.launch.spawn import Command, Launched
     from pinfold.policy.calls import Judge
+    from pinfold.policy.model import Limits as Bounds
     from pinfold.policy.rules import PathRules
-    from pinfold.supervisor.engine import Decision
+    from pinfold.supervisor.decision import Decision
+    from pinfold.supervisor.engine import Engine
     from pinfold.supervisor.shapes import Shape
+    from pinfold.syscalls.forms import Forms
     from pinfold.tracee.task import Task
 
 
@@ -85,9 +90,13 @@ class Session:
         inspect_all: Whether every pointer argument is looked at, and not only paths.
         real: Whether names that symbolic links lead to are judged as well, and used.
         judge: A policy, asked when the path rules let a call pass; closed in the end.
-        bounds: How much it may use. What concerns single processes is the confinement's.
+        bounds: How much it may use; None for no limit.
         dry_run: Whether verdicts are only noted, and every call is made as it was asked for.
+        judge_all: Whether calls that could only be allowed are judged, too. For tests: nothing else
+            is different then, but that it takes longer.
+        cpu: Where its tasks run: a word of ``supervisor.placement.MODES``.
         sink: Called with each log entry before the call it is about is let go; None for no log.
+        late: The log that ``sink`` writes to, where lines of allowed calls may wait for a moment.
         results: Called with an entry and the result of its call (signed; None when it never came
             back) when that is over.
         on_stop: Called in the session's thread when COMMAND was stopped by job control.
@@ -115,9 +124,12 @@ class Session:
         inspect_all: bool = False,
         real: bool = False,
         judge: Judge | None = None,
-        bounds: Bounds = NO_LIMITS,
+        bounds: Bounds | None = None,
         dry_run: bool = False,
+        judge_all: bool = False,
+        cpu: str = AUTO,
         sink: Callable[[Entry], None] | None = None,
+        late: AuditWriter | None = None,
         results: Callable[[Entry, int | None], None] | None = None,
         on_stop: Callable[[int], None] | None = None,
         on_refused: Callable[[str], None] | None = None,
@@ -128,16 +140,25 @@ class Session:
         self._inspect_all = inspect_all
         self._real = real
         self._judge = judge
-        self._bounds = bounds
+        self._seconds = None if bounds is None else bounds.seconds
+        self._tasks = None if bounds is None else bounds.tasks
         self._dry = dry_run
+        self._judge_all = judge_all
+        self._cpu = cpu
         self._sink = sink
+        self._late = late
+        self._entry_of: Callable[[Task, Shape, Decision], Entry] | None = None
+        if sink is not None or results is not None:
+            from pinfold.audit.entries import Entries  # noqa: PLC0415 (only where there is a log)
+
+            self._entry_of = Entries(dry=dry_run).of
         self._results = results
         self._on_stop = on_stop
         self._on_refused = on_refused
         self._on_launched = on_launched
         if judge is not None or real:
             own_loader()  # before we are hidden, even from ourselves
-        self._resources = resource_limits.prepare(bounds)
+        self._resources = () if bounds is None else resource_limits.prepare(bounds)
         self._confinement = confine.prepare(limits.ro, limits.rw, limits.keep_caps)
         self.warnings = self._confinement.warnings
         self.launched = threading.Event()
@@ -327,25 +348,43 @@ class Session:
         # What is trapped, and what is read of it.
         shapes: Mapping[int, Shape] = {}
         if self._inspect_all:
-            shapes = EVERYTHING
+            shapes = known.EVERYTHING
         elif self._sink is not None or self._results is not None or not self._rules.empty:
-            shapes = PATHS
+            shapes = known.PATHS
         if self._judge is not None:
-            shapes = with_calls(shapes, self._judge.calls)
-        if self._bounds.tasks is not None:
-            shapes = counted(shapes, FORK_CALLS)
-        return counted(shapes, NEIGHBOURS)
+            shapes = known.with_calls(shapes, self._judge.calls)
+            shapes = known.without(shapes, self._passing())
+        if shapes:
+            shapes = known.counted(shapes, FILTERING)
+        if self._tasks is not None:
+            shapes = known.counted(shapes, FORK_CALLS)
+        return known.counted(shapes, NEIGHBOURS)
+
+    def _placed(self, shapes: Mapping[int, Shape]) -> tuple[Placement, Mapping[int, Shape]]:
+        # Nothing can be placed where not even opens are judged; and little is trapped then.
+        placement = Placement(self._cpu)
+        opens = (shapes.get(X86_64[name]) for name in OPENS)
+        if not placement.active or not all(one is not None and one.judged for one in opens):
+            return Placement(SPREAD), shapes
+        if not self._passing().keys().isdisjoint(OPENS):
+            # Neither where some of them go through.
+            return Placement(SPREAD), shapes
+        return placement, known.placing(shapes, CALLS)
 
     def _supervise(self) -> Outcome:
         secret = (_random(), _random())
-        shapes = self._shapes()
-        program = seccomp.FilterProgram(self._filter(shapes, secret))
+        placement, shapes = self._placed(self._shapes())
+        engine = self._engine(placement) if self.traps else None
+        code = self._filter(shapes, secret)
+        program = seccomp.FilterProgram(code)
         waits = Waits()
         live = LiveCheck()
         arenas = ArenaPool()
         try:
             # Last of all that can fail: from here on there is a process to look after.
-            launched = spawn.spawn(self._command, self._confinement, program, OPTIONS)
+            launched = spawn.spawn(
+                self._command, self._confinement, program, OPTIONS, meanwhile=arenas.grow
+            )
         except BaseException:
             arenas.close()
             raise
@@ -357,48 +396,103 @@ class Session:
             with Hidden():
                 self._tell_launched()
                 self._set_launched()
-                self._supervisor = supervisor = Supervisor(
+                self._supervisor = supervisor = self._loop(
                     launched.pid,
                     waits,
                     self._backend(waits, launched.listener, secret, live, arenas),
-                    Engine(
-                        self._rules,
-                        Names(),
-                        logs=self._sink is not None or self._results is not None,
-                        judge=self._judge,
-                        real=self._real,
-                        dry=self._dry,
-                    ),
+                    engine,
                     shapes,
                     record=self._record,
                     over=self._results,
-                    tasks=self._bounds.tasks,
+                    flush=_written if self._late is None else self._late.flush,
+                    tasks=self._tasks,
+                    placement=placement,
                     on_executed=self._executed,
                     on_stop=self._on_stop,
                     on_refused=self._on_refused,
                 )
                 with self._deadline():
+                    if self._late is not None:
+                        # Before this thread gets its place: the log's thread is to have its own.
+                        self._late.late(self._stop)
+                    placement.start(partial(_is_hidden, code))
                     status = supervisor.run()
+            if self._late is not None:
+                # What it raises has ended the run, or would have.
+                self._late.flush()
             return self._ended(status, launched, supervisor)
         except BaseException:
             # Usually the loop has done that.
             spawn.abandon(launched)
             raise
         finally:
+            placement.close()
             live.close()
             arenas.close()
             os.close(launched.listener)
             launched.channel.close()
 
-    # Two methods of their own, for those who measure what happens without their precautions.
+    # Three things apart, for those who measure what happens without their precautions, or what
+    # those cost.
+
+    _loop: ClassVar[type[Supervisor]] = Supervisor
 
     def _filter(self, shapes: Mapping[int, Shape], secret: tuple[int, int]) -> bytes:
         return filters.sandbox_filter(
             shapes,
             secret,
             whole=() if self._judge is None else self._judge.whole,
-            neighbours={number for number in BY_NUMBER if not shapes[number].judged},
+            neighbours={
+                number
+                for number in BY_NUMBER
+                if not (shapes[number].judged or shapes[number].places)
+            },
             fixed_addresses=self._judge is not None and self._judge.addresses and not self._dry,
+            forms=self._forms(shapes),
+        )
+
+    def _forms(self, shapes: Mapping[int, Shape]) -> dict[int, Forms]:
+        forms: dict[int, Forms] = {}
+        if self._lets_through:
+            forms = known.forms_of(shapes, self._passing(), policy=self._judge is not None)
+        for number, ones in NUMBERS.items():
+            if number in shapes and not shapes[number].judged:
+                forms[number] = ones
+        return forms
+
+    def _passing(self) -> Mapping[str, Forms]:
+        # What the policy could only allow, by name of the call. The path rules judge all names.
+        if self._judge is None or not self._lets_through:
+            return {}
+        passing = self._judge.passing
+        if self._rules.empty:
+            return passing
+        paths = known.PATHS
+        return {name: forms for name, forms in passing.items() if X86_64[name] not in paths}
+
+    @property
+    def _lets_through(self) -> bool:
+        # Whether nobody wants to see calls that could only be allowed.
+        return not (
+            self._judge_all
+            or self._dry
+            or self._inspect_all
+            or self._sink is not None
+            or self._results is not None
+        )
+
+    def _engine(self, placement: Placement) -> Engine:
+        # Imported where calls are judged: with all that it reads and resolves, that takes a while.
+        from pinfold.supervisor.engine import Engine  # noqa: PLC0415
+        from pinfold.tracee.names import Names  # noqa: PLC0415
+
+        return Engine(
+            self._rules,
+            Names(),
+            logs=self._sink is not None or self._results is not None,
+            judge=aside(self._judge, placement),
+            real=self._real,
+            dry=self._dry,
         )
 
     def _backend(
@@ -435,6 +529,8 @@ class Session:
 
     def _note(self, decision: Decision) -> None:
         # Kept with or without a log: why COMMAND itself may have been denied.
+        if decision.action == ALLOW:
+            return
         if decision.rule is not None and isinstance(decision.plan, Deny | Kill):
             self._last_denial = f"rule: {decision.rule}"
         elif decision.action == UNPINNED:
@@ -442,28 +538,9 @@ class Session:
 
     def _record(self, task: Task, call: Shape, decision: Decision) -> Entry | None:
         self._note(decision)
-        if self._sink is None and self._results is None:
+        if self._entry_of is None:
             return None
-        plan = decision.plan
-        entry = Entry(
-            time.time(),
-            task.tgid,
-            task.tid,
-            task.program,
-            call.row,
-            [task.registers[register] for register in ARGUMENTS],
-            tuple(
-                Path(one.argument, one.asked, one.names[0] if one.names else b"", one.pinned)
-                for one in decision.judged
-            ),
-            {one.at: one.value for one in decision.others},
-            decision.replaced,
-            decision.action,
-            decision.rule,
-            errno.errorcode.get(plan.errno, str(plan.errno)) if isinstance(plan, Deny) else None,
-            decision.value,
-            self._dry,
-        )
+        entry = self._entry_of(task, call, decision)
         if self._sink is not None:
             self._sink(entry)
         return entry
@@ -471,10 +548,10 @@ class Session:
     @contextlib.contextmanager
     def _deadline(self) -> Iterator[None]:
         # Kills COMMAND, and with it the sandbox, when the run takes too long.
-        if self._bounds.seconds is None:
+        if self._seconds is None:
             yield
             return
-        timer = threading.Timer(self._bounds.seconds, self._time_is_up)
+        timer = threading.Timer(self._seconds, self._time_is_up)
         timer.daemon = True
         timer.start()
         try:
@@ -485,7 +562,23 @@ class Session:
 
     def _time_is_up(self) -> None:
         self._timed_out = True
+        self._stop()
+
+    def _stop(self) -> None:
+        # From another thread. The loop kills the rest when it sees COMMAND's end.
         self.signal(signal.SIGKILL)
+
+
+def _is_hidden(code: bytes) -> bool:
+    # Whether a program can only ask where it runs when we hear of it.
+    from pinfold.launch.asked import traps_reading  # noqa: PLC0415 (most runs are too short for it)
+
+    return traps_reading(code, CALLS)
+
+
+def _written() -> None:
+    # Each line is, before its call is let go.
+    pass
 
 
 def _random() -> int:

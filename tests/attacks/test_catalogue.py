@@ -12,11 +12,11 @@ import pytest
 
 from pinfold import doctor
 from pinfold.attack.catalogue import ATTACKS, Attack
-from pinfold.attack.catalogue.model import INTERRUPT, NATIVE, TRACE
+from pinfold.attack.catalogue.model import INTERRUPT, NATIVE, TRACE, TWO_STOPS
 from pinfold.attack.measure import HELD, LOST, UNSUPPORTED, controlled, defended
 
 CPUS = len(os.sched_getaffinity(0))
-BACKENDS = (TRACE, INTERRUPT, *([NATIVE] if doctor.has_native() else []))
+BACKENDS = (TRACE, TWO_STOPS, INTERRUPT, *([NATIVE] if doctor.has_native() else []))
 
 
 def named(attack: Attack) -> str:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 SOURCES: Final = Path(pinfold.__file__).parent
 WALL: Final = frozenset({"time", "time_ns", "localtime", "ctime"})
 STAMPS: Final = {
-    "session.py": 1,  # of a record
+    "audit/entries.py": 1,  # of a record
     "audit/writer.py": 3,  # of the start, a gap, the end
     "cli/run.py": 2,  # of the start, and of what SIGUSR1 asks for, to say how long ago
 }

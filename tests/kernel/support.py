@@ -31,7 +31,22 @@ if TYPE_CHECKING:
 
 Done = subprocess.CompletedProcess[str]
 
-PINFOLD: Final = (sys.executable, "-m", "pinfold", "run")
+PINFOLD = (sys.executable, "-m", "pinfold", "run")
+
+
+def changed(line: str) -> tuple[str, ...]:
+    """Returns ``pinfold run`` with one line of Python executed first, ``TraceBackend`` at hand."""
+    code = f"""
+from pinfold.backends.trace import TraceBackend
+from pinfold.cli import main
+{line}
+main()
+"""
+    return (sys.executable, "-c", code, "run")
+
+
+TWO_STOPS: Final = changed("TraceBackend.ONE_STOP = False")
+"""The same, with every call followed to its end."""
 PATIENCE: Final = 60.0
 """Seconds after which anything that should have happened counts as not happening."""
 

@@ -141,6 +141,12 @@ def test_another_root(place: Place, tmp_path: Path) -> None:
     assert found.seen_by_task(os.fsencode(tmp_path / "jail")) == b"/"
     assert found.seen_by_task(b"/etc/passwd") is None
     assert names.resolve(pid, pid, AT_FDCWD, b"z").absolute == b"/in/z"
+    # The way up ends there, from below it as well.
+    for path in (b"../x", b"../../x", b"./../../../x", b"../in/../../x"):
+        assert names.resolve(pid, pid, AT_FDCWD, path).names[0] == os.fsencode(
+            tmp_path / "jail" / "x"
+        )
+    assert names.resolve(pid, pid, AT_FDCWD, b"../..").names == (os.fsencode(tmp_path / "jail"),)
 
 
 def test_a_task_that_is_gone(tmp_path: Path) -> None:

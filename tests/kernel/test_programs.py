@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from tests.kernel.support import Done, User
 
+pytestmark = pytest.mark.usefixtures("form")
+
 KILLED_BY_FILTER: Final = 128 + signal.SIGSYS
 RACE_SECONDS: Final = 300
 ROUNDS: Final = 20

@@ -522,7 +522,7 @@ def test_the_log_when_the_program_is_killed(tree: Path) -> None:
 def test_the_log_when_pinfold_is_killed(tree: Path) -> None:
     log = tree / "log"
     script = "read x < open/file; echo $$; read y"
-    command = [*PINFOLD, "--audit", str(log), "--", "sh", "-c", script]
+    command = [*PINFOLD, "--audit", str(log), "--log-sync", "--", "sh", "-c", script]
     with started(command, cwd=tree) as process:
         pidfd = os.pidfd_open(int(next_line(process.stdout)))
         try:

@@ -8,6 +8,12 @@ from typing import Final
 MACHINE: Final = "x86_64"
 
 REGISTERS: Final = 27
+R15: Final = 0
+R14: Final = 1
+R13: Final = 2
+R12: Final = 3
+RBP: Final = 4
+RBX: Final = 5
 R10: Final = 7
 R11: Final = 6
 R9: Final = 8
@@ -20,6 +26,7 @@ RDI: Final = 14
 ORIG_RAX: Final = 15
 RIP: Final = 16
 CS: Final = 17
+EFLAGS: Final = 18
 RSP: Final = 19
 
 ARGUMENTS: Final = (RDI, RSI, RDX, R10, R8, R9)

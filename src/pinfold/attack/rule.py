@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pinfold.codec.message import Message
     from pinfold.codec.sockaddr import Address
     from pinfold.policy.calls import Later, Trapped, Verdict
+    from pinfold.syscalls.forms import Forms
     from pinfold.syscalls.kinds import Kind
 
 _SECRET: Final = os.fsencode(SECRET)
@@ -122,11 +123,17 @@ class AttackJudge:
 
     literals: tuple[bytes, ...] = ()
     whole: frozenset[str] = frozenset()
+    passing: Mapping[str, Forms] = {}
     addresses = False
 
     def __init__(self, *, real: bool = False) -> None:
         self.real = real
         self.calls: Mapping[str, frozenset[Kind]] = {}
+
+    def steady(self, name: str) -> bool:
+        """Returns True: the rule looks at what a call passes, and nothing else."""
+        del name
+        return True
 
     def judge(self, call: Trapped) -> Verdict | Later:
         """Returns what is to be done about a call."""

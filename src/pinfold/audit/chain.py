@@ -21,16 +21,29 @@ if TYPE_CHECKING:
 FIRST: Final = "0" * 64
 """What stands for the head before the first line."""
 
-_dumps: Final = json.JSONEncoder(separators=(",", ":")).encode
+dumps: Final = json.JSONEncoder(separators=(",", ":")).encode
+"""Returns fields as they stand in a line, before the chain is added."""
+
 _TAIL: Final = re.compile(rb',"chain":"([0-9a-f]{64})"}\n')
 _TAIL_LENGTH: Final = len(b',"chain":""}\n') + 64
 
 
 def seal(head: str, fields: Mapping[str, Any]) -> tuple[bytes, str]:
     """Returns fields (at least one) as a line that follows ``head``, and the line's own head."""
-    body = _dumps(fields)[:-1].encode("ascii")
+    body = dumps(fields)[:-1].encode("ascii")
     new = digest(head, body)
     return b'%b,"chain":"%b"}\n' % (body, new.encode("ascii")), new
+
+
+def follow(head: bytes, body: bytes) -> tuple[bytes, bytes]:
+    """Returns a line with this body that follows ``head``, and the line's own head."""
+    new = sha256(head + body).hexdigest().encode()
+    return body + b',"chain":"' + new + b'"}\n', new
+
+
+def head_of(line: bytes) -> bytes:
+    """Returns the head of a line that was made here."""
+    return line[-_TAIL_LENGTH + len(b',"chain":"') : -len(b'"}\n')]
 
 
 def digest(head: str, body: bytes) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from pinfold.audit.record import describe
 from pinfold.errors import AuditError
 
 if TYPE_CHECKING:
@@ -33,9 +32,9 @@ class Records:
     """
 
     def __init__(self, on_loss: OnLoss, warn: Callable[[str], None], *, most: int = MOST) -> None:
-        from json import dumps  # noqa: PLC0415 (slow to import, and most runs keep nothing)
+        from pinfold.audit.encode import Encoder  # noqa: PLC0415 (most runs keep nothing)
 
-        self._dumps = dumps
+        self._fields = Encoder().fields
         self._on_loss = on_loss
         self._warn = warn
         self._left = most
@@ -51,7 +50,7 @@ class Records:
         """
         if self._full:
             return
-        line = self._dumps(describe(entry), separators=(",", ":")).encode()
+        line = b"{%b}" % self._fields(entry).encode("ascii")
         self._left -= len(line)
         if self._left >= 0:
             self._lines.append(line)

@@ -11,7 +11,7 @@ of their own, the length and the first of them. What a handler served is shown b
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from pinfold.codec.message import Message, descriptors
 from pinfold.codec.openhow import OpenHow
@@ -29,6 +29,7 @@ from pinfold.syscalls.kinds import (
     show_open_flags,
 )
 from pinfold.uapi.fs import AT_FDCWD
+from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,6 +48,16 @@ class Path(NamedTuple):
     pinned: bytes | None
     """As the kernel got it; for a denied call, as it was judged. None when the program's could not
     be read, or had no end."""
+
+
+class Repeated(tuple[Path, ...]):
+    """The paths of calls that were decided once and are made again and again: one object.
+
+    Attributes:
+        kept: What whoever writes the log of these calls remembers of them.
+    """
+
+    kept: tuple[Any, ...] | None = None
 
 
 class Entry(NamedTuple):
@@ -80,12 +91,12 @@ def describe(entry: Entry) -> dict[str, Any]:
         "time": round(entry.time, 6),
         "pid": entry.pid,
         "tid": entry.tid,
-        "program": _text(entry.program),
+        "program": text(entry.program),
         "syscall": entry.row.name,
         "args": _arguments(entry),
         "verdict": entry.verdict,
     }
-    names = [_text(path.name) for path in entry.paths if path.name]
+    names = [text(path.name) for path in entry.paths if path.name]
     if names:
         record["names"] = names
     if entry.rule is not None:
@@ -94,8 +105,8 @@ def describe(entry: Entry) -> dict[str, Any]:
         record["errno"] = entry.errno
     substituted: dict[str, dict[str, Any]] = {
         entry.row.arguments[path.argument][0]: {
-            "from": _text(path.asked),
-            "to": _text(path.pinned),
+            "from": text(path.asked),
+            "to": text(path.pinned),
         }
         for path in entry.paths
         if path.pinned is not None and path.pinned != path.asked
@@ -137,7 +148,7 @@ def start(
     """
     return {
         "argv": _strings("argv", argv),
-        "cwd": _text(cwd),
+        "cwd": text(cwd),
         "uid": uid,
         "kernel": kernel,
         "mode": "dry-run" if dry else "enforce",
@@ -146,7 +157,8 @@ def start(
     }
 
 
-def _text(data: bytes) -> str:
+def text(data: bytes) -> str:
+    """Returns bytes as text; those that are not UTF-8 become lone surrogates."""
     return data.decode("utf-8", "surrogateescape")
 
 
@@ -158,7 +170,7 @@ def _arguments(entry: Entry) -> dict[str, Any]:
         path = paths.get(index)
         value = entry.others.get(index)
         if path is not None:
-            shown[name] = None if path.pinned is None else _text(path.pinned)
+            shown[name] = None if path.pinned is None else text(path.pinned)
         elif isinstance(value, OpenHow):
             shown["flags"] = show_open_flags(value.flags)
             shown["mode"] = oct(value.mode)
@@ -168,7 +180,7 @@ def _arguments(entry: Entry) -> dict[str, Any]:
         elif kind in NULLABLE and entry.registers[index] == 0:
             shown[name] = None
         elif kind in _NUMBERS:
-            shown[name] = _number(kind, numbers.get(index, entry.registers[index]))
+            shown[name] = number(kind, numbers.get(index, entry.registers[index]))
     return shown
 
 
@@ -180,9 +192,9 @@ _BYTES_SHOWN: Final = 32
 
 def _show(name: str, kind: Kind, value: Any) -> Any:
     if isinstance(value, int):
-        return _number(kind, value)
+        return number(kind, value)
     if isinstance(value, bytes):
-        return _text(value) if kind in _TEXTS and len(value) <= _TEXT_SHOWN else _bytes(value)
+        return text(value) if kind in _TEXTS and len(value) <= _TEXT_SHOWN else _bytes(value)
     if isinstance(value, Sockaddr):
         return None if value.address is None else show_address(value.address)
     if isinstance(value, Message):
@@ -208,7 +220,7 @@ def _strings(name: str, values: Sequence[bytes]) -> Any:
         room -= len(value)
         if room < 0:
             break
-        shown.append(_text(value))
+        shown.append(text(value))
     left = len(values) - len(shown)
     return [*shown, {"omitted": left}] if left else shown
 
@@ -234,7 +246,13 @@ def _message(message: Message) -> dict[str, Any]:
     return shown
 
 
-def _number(kind: Kind, value: int) -> str | int:
+def is_number(kind: Kind) -> bool:
+    """Returns whether an argument of a kind is shown as a number, or as words for one."""
+    return kind in _NUMBERS
+
+
+def number(kind: Kind, value: int) -> str | int:
+    """Returns a register's value as it is shown for an argument of such a kind."""
     if kind is Kind.DIRFD:
         value = as_int(value)
         return "AT_FDCWD" if value == AT_FDCWD else value

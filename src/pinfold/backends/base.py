@@ -14,7 +14,9 @@ A back end
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
+
+from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -27,10 +27,11 @@ jumps, and a landing that serves two jumps costs the second one an instruction m
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from pinfold.bpf.facts import FULL
 from pinfold.uapi import bpf as abi
+from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -226,12 +227,14 @@ class _Layout:
 
     def _near(self, entry: _Entry) -> int | None:
         # How far a conditional jump placed next would go to entry, or to a landing for it.
-        number, skip = entry
-        places = [self._places[number] - skip] if number in self._places else []
-        if entry in self._landings:
-            places.append(self._landings[entry])
-        distances = (len(self._out) - place - 1 for place in places)
-        return next((distance for distance in distances if distance <= _FURTHEST), None)
+        here = len(self._out) - 1
+        place = self._places.get(entry[0])
+        if place is not None and (distance := here - place + entry[1]) <= _FURTHEST:
+            return distance
+        place = self._landings.get(entry)
+        if place is not None and (distance := here - place) <= _FURTHEST:
+            return distance
+        return None
 
     def _land(self, entry: _Entry) -> None:
         number, skip = entry

@@ -32,11 +32,12 @@ which is as correct and no longer than the list, but may hold branches that noth
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from pinfold.bpf.asm import Graph, Insn
 from pinfold.bpf.facts import FULL, UNKNOWN, Word
 from pinfold.uapi.seccomp import X32_SYSCALL_BIT
+from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -101,11 +102,12 @@ def compile_filter(
         if not 0 <= number < end:
             raise ValueError(f"{number} is not a system call number; they run from 0 to {end - 1}")
         listed = tuple(cases[number])
-        if listed not in leaves:
+        leaf = leaves.get(listed)
+        if leaf is None:
             for position, case in enumerate(listed):
                 _require_sound(f"system call {number}, case {position}", case)
-            leaves[listed] = _decide(graph, listed, default)
-        spans.set(number, leaves[listed])
+            leaf = leaves[listed] = _decide(graph, listed, default)
+        spans.set(number, leaf)
         if number + 1 < end:
             spans.set(number + 1, fallback)
     if x32 is None:
@@ -284,8 +286,10 @@ def _state(
     wanted: Sequence[tuple[int, ...]], position: int, facts: _Facts, word: int, known: Word
 ) -> _State:
     # Facts about one word have changed; only what later tests can tell apart is kept.
-    updated = (*facts[:word], known, *facts[word + 1 :])
-    return position, tuple(
-        fact if fact is UNKNOWN else fact.about(bits)
-        for fact, bits in zip(updated, wanted[position], strict=True)
-    )
+    updated = [*facts]
+    updated[word] = known
+    bits = wanted[position]
+    for at, fact in enumerate(updated):
+        if fact is not UNKNOWN:
+            updated[at] = fact.about(bits[at])
+    return position, tuple(updated)

@@ -13,7 +13,9 @@ overlapped, some word is left (this ends almost every question); else one bit is
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
+
+from pinfold.values import NamedTuple
 
 FULL: Final = 0xFFFFFFFF
 """A mask of all bits of a word."""

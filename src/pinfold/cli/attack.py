@@ -13,7 +13,7 @@ import click
 from pinfold.attack import campaign
 from pinfold.attack.campaign import CONTROLS, Total
 from pinfold.attack.catalogue import ATTACKS
-from pinfold.attack.catalogue.model import PINNED
+from pinfold.attack.catalogue.model import PINNED, TWO_STOPS
 from pinfold.attack.measure import HELD, UNSUPPORTED
 from pinfold.attack.supervisors import OTHERS
 from pinfold.cli.streams import complain
@@ -33,7 +33,7 @@ _NOTHING: Final = "-"
     "--backend",
     "backends",
     multiple=True,
-    type=click.Choice(PINNED),
+    type=click.Choice((*PINNED, TWO_STOPS)),
     help="Attack this back end; may be repeated. Default: all that this machine has.",
 )
 @click.option(

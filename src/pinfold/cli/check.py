@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from pinfold.cli import options
+from pinfold.cli.plain import assigned
 from pinfold.cli.streams import complain
 from pinfold.paths import printable
 from pinfold.policy.file.doubts import said
@@ -17,6 +18,7 @@ from pinfold.policy.file.load import load
 from pinfold.policy.globs import fixed
 from pinfold.policy.judging.linked import real_name
 from pinfold.policy.judging.match import STRICT
+from pinfold.values import Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -43,7 +45,7 @@ def command(files: Sequence[str], as_json: bool, variables: Sequence[str]) -> in
     """
     if not files:
         raise click.UsageError("no FILE given")
-    model = load(list(files), variables=options.assigned(variables))
+    model = load(list(files), variables=assigned(variables))
     calls = _trapped(model)
     explanation = explain(model, calls)
     if as_json:
@@ -129,7 +131,7 @@ def _plain(value: Any) -> Any:
         return {_plain(key): _plain(one) for key, one in value.items()}
     if is_dataclass(value) and type(value).__module__ == "pinfold.policy.model":
         return {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
-    if is_dataclass(value):
+    if isinstance(value, Value):
         from pinfold.codec.sockaddr import show  # noqa: PLC0415 (likewise)
 
         return show(value)  # type: ignore[arg-type]  # the only other class in a model

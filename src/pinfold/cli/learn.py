@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pinfold.policy.learning.facts import Fact
     from pinfold.policy.learning.learn import Learned
     from pinfold.policy.model import PolicyModel
+    from pinfold.syscalls.forms import Forms
 
 _REFUSALS_SHOWN: Final = 10
 _REFUSALS_KEPT: Final = 1000
@@ -62,9 +63,15 @@ _UNASKED: Final = " (nobody to ask)"
 )
 @click.option("--dry-run", is_flag=True, help="With -o: show what would change, and write nothing.")
 @options.keep_caps
+@options.cpu
 @options.argv
 def command(
-    output: str | None, runs: int, dry_run: bool, keep_caps: bool, argv: Sequence[str]
+    output: str | None,
+    runs: int,
+    dry_run: bool,
+    keep_caps: bool,
+    cpu: str,
+    argv: Sequence[str],
 ) -> int:
     """Run COMMAND with everything allowed, and write a policy that allows what it did.
 
@@ -92,7 +99,9 @@ def command(
     # Settled now: the name of a descriptor means nothing any more after the run.
     target = _writable(output) if output is not None else ""
     known = _Known.read(output) if output is not None and os.path.lexists(output) else None
-    found, status = _watched(argv, runs, known, own_output=output is not None, keep_caps=keep_caps)
+    found, status = _watched(
+        argv, runs, known, own_output=output is not None, keep_caps=keep_caps, cpu=cpu
+    )
     learned = learn(
         [watch.facts for watch in found],
         place,
@@ -125,7 +134,13 @@ def command(
 
 
 def _watched(
-    argv: Sequence[str], runs: int, known: _Known | None, *, own_output: bool, keep_caps: bool
+    argv: Sequence[str],
+    runs: int,
+    known: _Known | None,
+    *,
+    own_output: bool,
+    keep_caps: bool,
+    cpu: str,
 ) -> tuple[list[_Watch], int]:
     found: list[_Watch] = []
     masks: list[frozenset[int]] = []
@@ -145,6 +160,7 @@ def _watched(
                 PathRules([], []),
                 Limits(keep_caps=keep_caps),
                 inspect_all=True,
+                cpu=cpu,
                 judge=watch,
                 results=watch.ended,
                 **callbacks,
@@ -170,6 +186,7 @@ class _Watch:
 
     literals: tuple[bytes, ...] = ()
     whole: frozenset[str] = frozenset()
+    passing: Mapping[str, Forms] = {}
     addresses = False
 
     def __init__(self, known: _Known | None) -> None:
@@ -180,6 +197,11 @@ class _Watch:
         self.real = known is not None and known.real
         self._known = known
         self._open: dict[int, _Begun] = {}
+
+    def steady(self, name: str) -> bool:
+        """Returns False: every call is to be seen."""
+        del name
+        return False
 
     def judge(self, call: Trapped) -> Verdict:
         """Allows a call. What is pinned can be read now, and only now."""

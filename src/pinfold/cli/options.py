@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from pinfold.errors import PolicyError
+from pinfold.cli.plain import CPU, KEEP_CAPS, VARIABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from pinfold.cli.plain import Option
+
+C = TypeVar("C", bound="Callable[..., Any] | click.Command")
 
 SETTINGS: Final[dict[str, Any]] = {
     "context_settings": {
@@ -20,31 +24,34 @@ SETTINGS: Final[dict[str, Any]] = {
 }
 """For a command whose last arguments are those of COMMAND."""
 
-keep_caps: Final = click.option(
-    "--keep-caps",
-    is_flag=True,
-    help="Started by root: leave the program all capabilities, not just a container's usual ones.",
-)
-variables: Final = click.option(
-    "--set",
-    "variables",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Give a variable of the policy a value.",
-)
+
+def option(row: Option) -> Callable[[C], C]:
+    """Returns the decorator that gives a command the option of a row."""
+    if row.choices:
+        return click.option(
+            *row.spellings,
+            row.parameter,
+            type=click.Choice(row.choices),
+            default=row.choices[0],
+            show_default=True,
+            help=row.help,
+        )
+    if row.metavar is None:
+        return click.option(*row.spellings, row.parameter, is_flag=True, help=row.help)
+    return click.option(
+        *row.spellings, row.parameter, multiple=row.many, metavar=row.metavar, help=row.help
+    )
+
+
+cpu: Final = option(CPU)
+keep_caps: Final = option(KEEP_CAPS)
+variables: Final = option(VARIABLES)
 argv: Final = click.argument("argv", metavar="COMMAND [ARG]...", nargs=-1, type=click.UNPROCESSED)
 
 
-def assigned(texts: Sequence[str]) -> dict[str, str]:
-    """Returns what ``--set`` options say.
-
-    Raises:
-        PolicyError: One has no ``=``.
-    """
-    found = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise PolicyError(f"--set {text!r}: write NAME=VALUE")
-        found[name] = value
-    return found
+def command(name: str, rows: Sequence[Option], function: Callable[..., int]) -> click.Command:
+    """Returns a command that runs COMMAND, from the rows of its options."""
+    for decorate in (argv, *map(option, reversed(rows))):
+        function = decorate(function)
+    made: Callable[[Callable[..., int]], click.Command] = click.command(name, **SETTINGS)
+    return made(function)

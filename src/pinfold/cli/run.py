@@ -7,14 +7,10 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-import click
-
-from pinfold.audit.writer import AuditWriter
-from pinfold.cli import options
+from pinfold.cli.plain import CPU, KEEP_CAPS, VARIABLES, Option, assigned
 from pinfold.cli.runner import Runner
 from pinfold.cli.streams import complain
 from pinfold.errors import AuditError, PinfoldError, PolicyError
-from pinfold.policy.model import NO_LIMITS, PolicyModel
 from pinfold.policy.rules import PathRules, parse_deny, parse_map
 from pinfold.session import Limits, Session
 
@@ -22,9 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pinfold.audit.record import Entry
+    from pinfold.audit.writer import AuditWriter
     from pinfold.cli.ask import TerminalAsker
     from pinfold.launch.spawn import Command
     from pinfold.policy.calls import Judge
+    from pinfold.policy.model import PolicyModel
 
 T = TypeVar("T")
 
@@ -35,78 +33,105 @@ _CONFINED: Final = (
 _DRY: Final = "DRY RUN: verdicts are noted, and nothing is denied or redirected"
 
 
-@click.command(
-    "run",
-    **options.SETTINGS,
+OPTIONS: Final = (
+    Option(
+        ("--policy",),
+        "files",
+        "Judge calls by the rules of a TOML file; of several, the first that says something wins."
+        " 'builtin:NAME' is a ready one: agent, build, judge, pip, secrets, workspace, offline.",
+        metavar="FILE",
+        many=True,
+    ),
+    VARIABLES,
+    Option(
+        ("--map",),
+        "maps",
+        "Redirect a path argument that names FROM, or lies below it, to TO. Longest FROM wins.",
+        metavar="FROM=TO",
+        many=True,
+    ),
+    Option(
+        ("--deny",),
+        "denies",
+        "Answer a path argument that matches with EACCES. '*' stays within a directory, '**'"
+        " crosses them; a GLOB without wildcards also covers what lies below it.",
+        metavar="GLOB",
+        many=True,
+    ),
+    Option(
+        ("--audit",),
+        "audit",
+        "Write a JSON line for every trapped call; '-' is stderr.",
+        metavar="FILE",
+    ),
+    Option(
+        ("--log-sync",),
+        "log_sync",
+        "Have each line of --audit in FILE before its call is let go. Else those of allowed calls"
+        " may come up to 20 ms later, many at once.",
+    ),
+    Option(
+        ("--inspect",),
+        "inspect",
+        "What is pinned, and shown by --audit: path arguments, or all that the kernel reads of a"
+        " call, such as argv, environments, socket addresses and attributes.",
+        choices=("paths", "all"),
+    ),
+    Option(
+        ("--real",),
+        "real",
+        "Judge also the name that symbolic links lead to, and open what has that name.",
+    ),
+    Option(
+        ("--ro",),
+        "ro",
+        "Let the program read and execute below PATH. With any --ro or --rw, everything else is"
+        " out of its reach (Landlock).",
+        metavar="PATH",
+        many=True,
+    ),
+    Option(
+        ("--rw",),
+        "rw",
+        "Let the program do anything below PATH.",
+        metavar="PATH",
+        many=True,
+    ),
+    KEEP_CAPS,
+    CPU,
+    Option(
+        ("--dry-run",),
+        "dry_run",
+        "Note verdicts (--audit shows them), but make every call as it was asked for. Limits,"
+        " --ro and --rw do not hold either.",
+    ),
+    Option(("-v", "--verbose"), "verbose", "Say what is set up and how it went."),
 )
-@click.option(
-    "--policy",
-    "files",
-    multiple=True,
-    metavar="FILE",
-    help="Judge calls by the rules of a TOML file; of several, the first that says something wins."
-    " 'builtin:NAME' is a ready one: agent, build, judge, pip, secrets, workspace, offline.",
-)
-@options.variables
-@click.option(
-    "--map",
-    "maps",
-    multiple=True,
-    metavar="FROM=TO",
-    help="Redirect a path argument that names FROM, or lies below it, to TO. Longest FROM wins.",
-)
-@click.option(
-    "--deny",
-    "denies",
-    multiple=True,
-    metavar="GLOB",
-    help="Answer a path argument that matches with EACCES. '*' stays within a directory, '**'"
-    " crosses them; a GLOB without wildcards also covers what lies below it.",
-)
-@click.option(
-    "--audit", metavar="FILE", help="Write a JSON line for every trapped call; '-' is stderr."
-)
-@click.option(
-    "--inspect",
-    type=click.Choice(["paths", "all"]),
-    default="paths",
-    show_default=True,
-    help="What is pinned, and shown by --audit: path arguments, or all that the kernel reads of a"
-    " call, such as argv, environments, socket addresses and attributes.",
-)
-@click.option(
-    "--real",
-    is_flag=True,
-    help="Judge also the name that symbolic links lead to, and open what has that name.",
-)
-@click.option(
-    "--ro",
-    multiple=True,
-    metavar="PATH",
-    help="Let the program read and execute below PATH. With any --ro or --rw, everything else is"
-    " out of its reach (Landlock).",
-)
-@click.option("--rw", multiple=True, metavar="PATH", help="Let the program do anything below PATH.")
-@options.keep_caps
-@click.option(
-    "--dry-run",
-    is_flag=True,
-    help="Note verdicts (--audit shows them), but make every call as it was asked for. Limits,"
-    " --ro and --rw do not hold either.",
-)
-@click.option("-v", "--verbose", is_flag=True, help="Say what is set up and how it went.")
-@options.argv
-def command(
+
+
+def __getattr__(name: str) -> Any:
+    # For ``click``, where that is needed.
+    if name != "command":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from pinfold.cli import options  # noqa: PLC0415
+
+    found = globals()[name] = options.command("run", OPTIONS, run)
+    return found
+
+
+def run(
     files: Sequence[str],
     variables: Sequence[str],
     maps: Sequence[str],
     denies: Sequence[str],
     audit: str | None,
+    log_sync: bool,
     inspect: str,
     real: bool,
     ro: Sequence[str],
     rw: Sequence[str],
     keep_caps: bool,
+    cpu: str,
     dry_run: bool,
     verbose: bool,
     argv: Sequence[str],
@@ -125,7 +150,9 @@ def command(
     when pinfold itself failed. SIGUSR1 makes pinfold print what was judged so far.
     """  # noqa: D301 (click takes a backspace character for "keep these lines as they are")
     if not argv:
-        raise click.UsageError("no COMMAND given")
+        from click import UsageError  # noqa: PLC0415 (only `click` lets that through)
+
+        raise UsageError("no COMMAND given")
     cwd = _working_directory()
     pairs = [_rule("--map", text, lambda rule: parse_map(rule, cwd)) for text in maps]
     globs = [_rule("--deny", text, parse_deny) for text in denies]
@@ -133,14 +160,14 @@ def command(
     for source, target in pairs:
         if not os.path.lexists(target):
             say(f"{os.fsdecode(target)} does not exist (mapped from {os.fsdecode(source)})")
-    model, judge, asker = _policy(files, options.assigned(variables), real=real)
+    model, judge, asker = _policy(files, assigned(variables), real=real)
     real = real or (judge is not None and judge.real)
     rules = PathRules(pairs, globs, _linked(globs) if real else {})
     if dry_run:
         complain(_DRY)
     limits = Limits(
-        [] if dry_run else [*(os.fsencode(path) for path in ro), *model.ro],
-        [] if dry_run else [*(os.fsencode(path) for path in rw), *model.rw],
+        [] if dry_run else [*map(os.fsencode, ro), *(model.ro if model is not None else ())],
+        [] if dry_run else [*map(os.fsencode, rw), *(model.rw if model is not None else ())],
         keep_caps,
     )
     with (
@@ -156,9 +183,11 @@ def command(
                 inspect_all=inspect == "all",
                 real=real,
                 judge=judge,
-                bounds=NO_LIMITS if dry_run else model.limits,
+                bounds=None if dry_run or model is None else model.limits,
                 dry_run=dry_run,
+                cpu=cpu,
                 sink=log.add if log is not None else None,
+                late=log.writer if log is not None and not log_sync else None,
                 **callbacks,
             )
 
@@ -186,7 +215,7 @@ def command(
 @contextlib.contextmanager
 def _logging(
     path: str | None,
-    model: PolicyModel,
+    model: PolicyModel | None,
     argv: Sequence[str],
     cwd: bytes,
     rules: PathRules,
@@ -197,10 +226,11 @@ def _logging(
         yield None
         return
     from pinfold.audit.record import start  # noqa: PLC0415 (only where there is a log)
+    from pinfold.audit.writer import AuditWriter  # noqa: PLC0415 (likewise)
 
     writer = AuditWriter.open(
         path,
-        on_loss=model.on_audit_loss,
+        on_loss="stop" if model is None else model.on_audit_loss,
         start=start(
             argv=[os.fsencode(word) for word in argv],
             cwd=cwd,
@@ -208,7 +238,7 @@ def _logging(
             kernel=os.uname().release,
             dry=dry,
             rules=rules.shown,
-            policy=list(zip(model.files, model.digests, strict=True)),
+            policy=[] if model is None else list(zip(model.files, model.digests, strict=True)),
         ),
         warn=complain,
     )
@@ -254,11 +284,11 @@ def _linked(globs: Sequence[bytes]) -> Mapping[bytes, bytes]:
 
 def _policy(
     files: Sequence[str], variables: Mapping[str, str], *, real: bool
-) -> tuple[PolicyModel, Judge | None, TerminalAsker | None]:
+) -> tuple[PolicyModel | None, Judge | None, TerminalAsker | None]:
     if not files:
         if variables:
             raise PolicyError("--set is about the variables of a --policy, and there is none")
-        return PolicyModel(), None, None
+        return None, None, None
     # Here, since most runs that are to feel instant have no policy file.
     from pinfold.cli.ask import TerminalAsker  # noqa: PLC0415
     from pinfold.policy.handlers.policy import Policy  # noqa: PLC0415

@@ -58,6 +58,7 @@ _COLUMN: Final = 8
     "-c", "--summary", is_flag=True, help="Show no calls, but how many of each there were."
 )
 @options.keep_caps
+@options.cpu
 @options.argv
 def command(
     output: str | None,
@@ -68,6 +69,7 @@ def command(
     limit: int,
     summary: bool,
     keep_caps: bool,
+    cpu: str,
     argv: Sequence[str],
 ) -> int:
     """Run COMMAND and show its calls, with the arguments that the kernel used.
@@ -98,6 +100,7 @@ def command(
                 PathRules([], []),
                 Limits(keep_caps=keep_caps),
                 inspect_all=True,
+                cpu=cpu,
                 sink=trace.begin,
                 results=trace.end,
                 **callbacks,

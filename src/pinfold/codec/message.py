@@ -16,11 +16,12 @@ Kernel: ``__copy_msghdr``, ``____sys_sendmsg`` and ``__sys_sendmmsg`` in ``net/s
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from pinfold.codec import sockaddr
 from pinfold.codec.base import UNREADABLE
 from pinfold.uapi import net
+from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from pinfold.codec.image import Image

@@ -21,17 +21,17 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from pinfold.codec.base import UNREADABLE
 from pinfold.codec.text import escaped, unescaped
 from pinfold.errors import PolicyError
 from pinfold.uapi import net
+from pinfold.values import NamedTuple, Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from ipaddress import IPv4Address, IPv6Address
 
     from pinfold.codec.image import Image
 
@@ -40,35 +40,30 @@ _UNIX_MAX: Final = _FAMILY + net.UNIX_PATH_MAX
 
 
 # Classes with an equality of their own: as tuples, Unix(b"x") would equal Abstract(b"x").
-@dataclass(frozen=True, slots=True)
-class Unix:
+class Unix(Value):
     """A Unix socket with a path: 1 to 108 bytes without NUL, relative to the task's directory."""
 
     path: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Abstract:
+class Abstract(Value):
     """A Unix socket with a name that is no path: up to 107 bytes of any value."""
 
     name: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Unnamed:
+class Unnamed(Value):
     """AF_UNIX and nothing else: ``bind`` then chooses an abstract name."""
 
 
-@dataclass(frozen=True, slots=True)
-class Inet:
+class Inet(Value):
     """An IPv4 address and port."""
 
     host: IPv4Address
     port: int
 
 
-@dataclass(frozen=True, slots=True)
-class Inet6:
+class Inet6(Value):
     """An IPv6 address and port; ``flow`` in host byte order, ``scope`` an interface's number."""
 
     host: IPv6Address
@@ -83,16 +78,14 @@ class Inet6:
         return None if host is None else Inet(host, self.port)
 
 
-@dataclass(frozen=True, slots=True)
-class Netlink:
+class Netlink(Value):
     """A netlink port (0 is the kernel) and a mask of multicast groups."""
 
     pid: int
     groups: int
 
 
-@dataclass(frozen=True, slots=True)
-class Vsock:
+class Vsock(Value):
     """A context id (2 is the host) and port of a virtual machine socket."""
 
     cid: int
@@ -100,8 +93,7 @@ class Vsock:
     flags: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Unspec:
+class Unspec(Value):
     """AF_UNSPEC, with whatever follows it."""
 
     data: bytes = b""
@@ -114,16 +106,14 @@ class Unspec:
         return _inet(net.SA_FAMILY.pack(net.AF_UNSPEC) + self.data)
 
 
-@dataclass(frozen=True, slots=True)
-class Other:
+class Other(Value):
     """An address of a family that is not taken apart here, or a Unix one longer than can be."""
 
     family: int
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Short:
+class Short(Value):
     """Bytes that are too few for their family, or for a family; see the module head.
 
     None at all mean that the length was 0: where the kernel has a choice, it uses the peer.
@@ -195,7 +185,7 @@ def _unix(raw: bytes) -> Address:
 
 def _inet(raw: bytes) -> Inet:
     _, port, host = net.SOCKADDR_IN.unpack_from(raw)
-    return Inet(IPv4Address(host), int.from_bytes(port, "big"))
+    return Inet(ipv4(host), int.from_bytes(port, "big"))
 
 
 def _inet6(raw: bytes) -> Inet6:
@@ -205,7 +195,21 @@ def _inet6(raw: bytes) -> Inet6:
         # The kernel looks at the scope only when all of it is there.
         else raw[: net.SIN6_LEN_RFC2133] + bytes(4)
     )
-    return Inet6(IPv6Address(host), int.from_bytes(port, "big"), int.from_bytes(flow, "big"), scope)
+    return Inet6(ipv6(host), int.from_bytes(port, "big"), int.from_bytes(flow, "big"), scope)
+
+
+def ipv4(host: bytes | str) -> IPv4Address:
+    """Returns an IPv4 address, of four bytes or as text."""
+    from ipaddress import IPv4Address  # noqa: PLC0415 (slow, and many programs never need one)
+
+    return IPv4Address(host)
+
+
+def ipv6(host: bytes | str) -> IPv6Address:
+    """Returns an IPv6 address, of sixteen bytes or as text."""
+    from ipaddress import IPv6Address  # noqa: PLC0415 (likewise)
+
+    return IPv6Address(host)
 
 
 def _netlink(raw: bytes) -> Netlink:
@@ -316,13 +320,12 @@ _FORMS: Final = (
     " vsock:CID:PORT or unspec"
 )
 _NUMBER: Final = rb"(0x[0-9a-fA-F]{1,8}|[0-9]{1,10})"
-_INET: Final = re.compile(rb"([0-9.]+):([0-9]{1,5})")
-_INET6: Final = re.compile(
-    rb"\[([0-9a-fA-F:.]+)(?:%([0-9]{1,10}))?\]:([0-9]{1,5})(?:,flow=" + _NUMBER + rb")?"
-)
-_NETLINK: Final = re.compile(_NUMBER + rb":" + _NUMBER)
-_VSOCK: Final = re.compile(_NUMBER + rb":" + _NUMBER + rb"(?:,flags=" + _NUMBER + rb")?")
-_HEX: Final = re.compile(rb"(?:[0-9a-fA-F]{2})+")
+# Compiled when one is needed: no program but a policy writes addresses as text.
+_INET: Final = rb"([0-9.]+):([0-9]{1,5})"
+_INET6: Final = rb"\[([0-9a-fA-F:.]+)(?:%([0-9]{1,10}))?\]:([0-9]{1,5})(?:,flow=" + _NUMBER + rb")?"
+_NETLINK: Final = _NUMBER + rb":" + _NUMBER
+_VSOCK: Final = _NUMBER + rb":" + _NUMBER + rb"(?:,flags=" + _NUMBER + rb")?"
+_HEX: Final = rb"(?:[0-9a-fA-F]{2})+"
 
 
 def parse_text(text: bytes) -> Address:
@@ -359,12 +362,12 @@ def _unix_text(rest: bytes) -> Address:
 
 def _inet_text(rest: bytes) -> Address:
     host, port = _fields(_INET, rest, "inet:HOST:PORT, such as inet:127.0.0.1:80")
-    return Inet(IPv4Address(host.decode("ascii")), int(port))
+    return Inet(ipv4(host.decode("ascii")), int(port))
 
 
 def _inet6_text(rest: bytes) -> Address:
     host, scope, port, flow = _fields(_INET6, rest, "inet6:[HOST]:PORT, such as inet6:[::1]:80")
-    return Inet6(IPv6Address(host.decode("ascii")), int(port), _number(flow), _number(scope))
+    return Inet6(ipv6(host.decode("ascii")), int(port), _number(flow), _number(scope))
 
 
 def _netlink_text(rest: bytes) -> Address:
@@ -378,7 +381,7 @@ def _vsock_text(rest: bytes) -> Address:
 
 
 def _unspec_text(rest: bytes) -> Address:
-    if rest and not _HEX.fullmatch(rest):
+    if rest and not re.fullmatch(_HEX, rest):
         raise ValueError("not hexadecimal; write unspec alone, or unspec: and bytes such as 00ff")
     return Unspec(bytes.fromhex(rest.decode("ascii")))
 
@@ -393,8 +396,8 @@ _TEXT: Final[dict[bytes, Callable[[bytes], Address]]] = {
 }
 
 
-def _fields(form: re.Pattern[bytes], rest: bytes, wanted: str) -> tuple[bytes, ...]:
-    match = form.fullmatch(rest)
+def _fields(form: bytes, rest: bytes, wanted: str) -> tuple[bytes, ...]:
+    match = re.fullmatch(form, rest)
     if match is None:
         raise ValueError(f"write {wanted}")
     return match.groups(default=b"")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_ESCAPE: Final = re.compile(rb"\\(?:x([0-9a-f]{2})|(\\)|)", re.IGNORECASE)
+_ESCAPE: Final = rb"(?i)\\(?:x([0-9a-f]{2})|(\\)|)"
 
 
 def escaped(data: bytes) -> str:
@@ -31,7 +31,7 @@ def unescaped(text: bytes) -> bytes:
     Raises:
         ValueError: A backslash begins neither ``\\`` nor ``\xNN``.
     """
-    return _ESCAPE.sub(_byte, text)
+    return re.sub(_ESCAPE, _byte, text)
 
 
 def _byte(match: re.Match[bytes]) -> bytes:

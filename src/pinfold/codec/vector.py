@@ -25,12 +25,12 @@ from __future__ import annotations
 
 import errno
 import struct
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pinfold.codec.base import UNREADABLE, Refused, SlotFull
 from pinfold.uapi.binfmts import MAX_ARG_STRLEN
 from pinfold.uapi.mman import PAGE_SIZE
+from pinfold.values import Value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,8 +51,7 @@ more than ten times what the largest one takes up, if it is dense."""
 _NONE: Final = (1 << 64, b"")
 
 
-@dataclass(frozen=True, slots=True)
-class StringVector:
+class StringVector(Value):
     """A vector in an image.
 
     Preconditions: its values are asked for while the slot is still that of the call.

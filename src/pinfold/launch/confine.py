@@ -82,7 +82,12 @@ class Confinement:
     def __init__(self, ruleset: int | None, keep_caps: bool, warnings: tuple[str, ...]) -> None:
         self._ruleset = ruleset
         self._keep_caps: Final = keep_caps
-        self._bounding: Final = not keep_caps and bool(caps.effective() >> CAP_SETPCAP & 1)
+        # Whatever of it is there: the child does not ask first.
+        self._dropped: Final = (
+            caps.others(caps.CONTAINER_DEFAULT)
+            if not keep_caps and caps.effective() >> CAP_SETPCAP & 1
+            else ()
+        )
         self.warnings: Final = warnings
         """What the user should know about the confinement being weaker than usual, a line each."""
 
@@ -97,8 +102,7 @@ class Confinement:
         Raises:
             OSError: The kernel refused a step. The child must not exec then.
         """
-        if self._bounding:
-            caps.limit_bounding(caps.CONTAINER_DEFAULT)
+        caps.drop_bounding(self._dropped)
         libc.prctl(PR_SET_NO_NEW_PRIVS, 1)
         if self._ruleset is not None:
             landlock.restrict_self(self._ruleset)

@@ -8,18 +8,22 @@ set of calls, and each sandbox's secret is put into a copy.
 from __future__ import annotations
 
 import errno
+import struct
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from pinfold import bpf
 from pinfold.pins.install import DELIVERY_CALL
-from pinfold.syscalls.filter import answers
+from pinfold.syscalls.filter import NO_FORMS, answers
 from pinfold.syscalls.numbers import X86_64
 from pinfold.uapi import bpf as bpf_abi
 from pinfold.uapi import seccomp as abi
+from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from pinfold.syscalls.forms import Forms
 
 _BLANK: Final = (0xD1CE0001_D1CE0002, 0xD1CE0003_D1CE0004)
 """Stands for the secret while a filter is compiled: four words that nothing else is compared to."""
@@ -28,12 +32,13 @@ _KEPT: Final = 16
 
 _EQUAL: Final = bpf_abi.BPF_JMP | bpf_abi.BPF_JEQ | bpf_abi.BPF_K
 _LOW: Final = 0xFFFFFFFF
+_WORD: Final = struct.Struct("=I")
 
 
 class _Template(NamedTuple):
-    program: tuple[bpf.Insn, ...]
+    code: bytes
     places: tuple[int, ...]
-    """Of the instructions that compare with the four words of the secret, in their order."""
+    """Where the four words of the secret are, in their order."""
 
 
 def assembled(cases: Mapping[int, Sequence[bpf.Case]]) -> bytes:
@@ -58,6 +63,7 @@ def sandbox_filter(
     whole: Iterable[str] = (),
     neighbours: Iterable[int] = (),
     fixed_addresses: bool = False,
+    forms: Mapping[int, Forms] = NO_FORMS,
 ) -> bytes:
     """Returns the filter of a sandbox as ``struct sock_filter`` bytes.
 
@@ -67,14 +73,19 @@ def sandbox_filter(
         whole: Names of calls that are judged even without the address that they are about.
         neighbours: Numbers of calls that are trapped only for the task that they name.
         fixed_addresses: Whether socket options that reroute are refused; see ``syscalls.filter``.
+        forms: By number, the forms of those calls that go through.
     """
     template = _template(
-        frozenset(trapped), frozenset(whole), frozenset(neighbours), fixed_addresses
+        frozenset(trapped),
+        frozenset(whole),
+        frozenset(neighbours),
+        fixed_addresses,
+        frozenset(forms.items()),
     )
-    program = list(template.program)
+    code = bytearray(template.code)
     for place, word in zip(template.places, _words(secret), strict=True):
-        program[place] = program[place]._replace(k=word)
-    return bpf.assemble(program)
+        _WORD.pack_into(code, place, word)
+    return bytes(code)
 
 
 @lru_cache(maxsize=_KEPT)
@@ -83,6 +94,7 @@ def _template(
     whole: frozenset[str],
     neighbours: frozenset[int],
     fixed_addresses: bool,
+    forms: frozenset[tuple[int, Forms]],
 ) -> _Template:
     cases = answers(
         trapped,
@@ -95,22 +107,21 @@ def _template(
         whole={X86_64[name] for name in whole},
         neighbours=neighbours,
         fixed_addresses=fixed_addresses,
+        forms=dict(forms),
     )
-    program = _compiled(
-        {
-            number: [
-                bpf.Case(tuple(bpf.Arg(*test) for test in tests), action) for tests, action in row
-            ]
-            for number, row in cases.items()
-        }
-    )
+    # Most rows are the same one: a trap without a test.
+    rows: dict[tuple[Any, ...], list[bpf.Case]] = {tuple(row): [] for row in cases.values()}
+    for row, made in rows.items():
+        made += [bpf.Case(tuple(bpf.Arg(*test) for test in tests), action) for tests, action in row]
+    program = _compiled({number: rows[tuple(row)] for number, row in cases.items()})
     places = []
     for word in _words(_BLANK):
         # One each: no other test of that call looks at its arguments, so that the ways through the
         # program are the same whatever the secret is.
         (place,) = (at for at, insn in enumerate(program) if insn.code == _EQUAL and insn.k == word)
-        places.append(place)
-    return _Template(tuple(program), tuple(places))
+        # The operand is the last field of an instruction.
+        places.append((place + 1) * bpf_abi.SOCK_FILTER.size - _WORD.size)
+    return _Template(bpf.assemble(program), tuple(places))
 
 
 def _words(secret: tuple[int, int]) -> tuple[int, ...]:

@@ -63,6 +63,7 @@ ANSWERED: Final = {"socket": errno.EPERM, "seccomp": errno.EPERM, "clone3": errn
 REQUESTS: Final = (
     # The most frequent ones first: the filter compares in this order.
     *(ptrace_abi.PTRACE_CONT, ptrace_abi.PTRACE_SYSCALL, ptrace_abi.PTRACE_GETREGS),
+    ptrace_abi.PTRACE_SETREGSET,
     *(ptrace_abi.PTRACE_POKEUSER, ptrace_abi.PTRACE_SETREGS, ptrace_abi.PTRACE_GETEVENTMSG),
     *(ptrace_abi.PTRACE_SINGLESTEP, ptrace_abi.PTRACE_GETSIGINFO, ptrace_abi.PTRACE_SETSIGINFO),
     *(ptrace_abi.PTRACE_GETSIGMASK, ptrace_abi.PTRACE_SETSIGMASK, ptrace_abi.PTRACE_LISTEN),

@@ -27,19 +27,24 @@ when the filter comes.
 
 from __future__ import annotations
 
+# The parts of ``signal`` and ``socket`` that are C. To make enumerations of all that it knows takes
+# ``socket`` longer than we take for a whole launch; and ``signal`` makes them of all that it returns,
+# in memory that the child has to copy first.
+import _signal
+import _socket as socket
 import contextlib
 import errno
 import os
 import signal
-import socket
 import struct
-from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from pinfold.errors import LaunchError, UnsupportedError
 from pinfold.launch.command import candidates
 from pinfold.linux import process, ptrace, uio
 from pinfold.linux.descriptors import above_streams, close_others
 from pinfold.uapi.seccomp import SECCOMP_FILTER_FLAG_NEW_LISTENER
+from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -66,7 +71,7 @@ _STAGES: Final = (
 )
 _STREAMS, _DIRECTORY, _CONFINE, _FILTER = range(4)
 
-_RESTORED: Final = (signal.SIGPIPE, signal.SIGXFSZ)
+_RESTORED: Final = (_signal.SIGPIPE, _signal.SIGXFSZ)
 """Python ignores these; COMMAND starts with them as they usually are."""
 
 
@@ -100,7 +105,12 @@ class Launched(NamedTuple):
 
 
 def spawn(
-    command: Command, confinement: Confinement, program: FilterProgram, options: int
+    command: Command,
+    confinement: Confinement,
+    program: FilterProgram,
+    options: int,
+    *,
+    meanwhile: Callable[[], None] | None = None,
 ) -> Launched:
     """Starts a command's process, seized, up to its first exec.
 
@@ -109,6 +119,7 @@ def spawn(
         confinement: Applied in the child.
         program: The filter.
         options: ``PTRACE_O_*`` options for the process and all that come from it.
+        meanwhile: As for :func:`launch`.
 
     Preconditions: called by the thread that will supervise. The caller gets three descriptors and a
     child to look after.
@@ -124,6 +135,7 @@ def spawn(
         confine=confinement.apply,
         kept=confinement.descriptor,
         ready=lambda pid: _seize(pid, options),
+        meanwhile=meanwhile,
     )
 
 
@@ -135,6 +147,7 @@ def launch(
     confine: Callable[[], None],
     kept: int = -1,
     ready: Callable[[int], None] | None = None,
+    meanwhile: Callable[[], None] | None = None,
 ) -> Launched:
     """Starts a command's process, up to its first exec.
 
@@ -147,6 +160,8 @@ def launch(
         confine: Called in the child before it has the filter.
         kept: Descriptor that ``confine`` needs, -1 for none.
         ready: Called here with the child's id before it has the filter.
+        meanwhile: Called here once, while the child gets itself ready: what else takes time. The
+            child is killed when it raises.
 
     Raises:
         LaunchError: A step in the child failed.
@@ -164,6 +179,8 @@ def launch(
         try:
             pidfd = os.pidfd_open(pid)
             try:
+                if meanwhile is not None:
+                    meanwhile()
                 listener = _take_over(pid, pidfd, ours, command.argv[0], ready)
             except BaseException:
                 os.close(pidfd)
@@ -327,7 +344,7 @@ def _child(
         stage = _CONFINE
         confine()
         _restore_signals()
-        signal.pthread_sigmask(signal.SIG_SETMASK, command.signal_mask)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, command.signal_mask)
         stage = _FILTER
         if _exchange(channel, _READY, 0, 0) != _SEIZED:
             os._exit(status)
@@ -349,9 +366,9 @@ def _child(
 def _restore_signals() -> None:
     # Exec takes handlers away in any case. Until then they would be the caller's, in the wrong
     # process, and Python's own part of them may make a call that is trapped (set_wakeup_fd).
-    for number in signal.valid_signals():
-        if number in _RESTORED or callable(signal.getsignal(number)):
-            signal.signal(number, signal.SIG_DFL)
+    for number in range(1, _signal.NSIG):
+        if number in _RESTORED or callable(_signal.getsignal(number)):
+            _signal.signal(number, _signal.SIG_DFL)
 
 
 def _exchange(channel: int, kind: bytes, number: int, index: int) -> bytes:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import ctypes
 import errno
 import struct
-from typing import Final
+from functools import cache
+from typing import TYPE_CHECKING, Final
 
 from pinfold.linux import libc
 from pinfold.syscalls.numbers import X86_64
@@ -34,6 +35,9 @@ from pinfold.uapi.prctl import (
     PR_CAPBSET_READ,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 CONTAINER_DEFAULT: Final = frozenset(
     {
         CAP_AUDIT_WRITE,
@@ -53,6 +57,8 @@ CONTAINER_DEFAULT: Final = frozenset(
     }
 )
 """What container runtimes leave to root in a container."""
+
+_lean_prctl = libc.lean("prctl", blocks=False)
 
 _HEADER: Final = struct.Struct("=Ii")
 """``struct __user_cap_header_struct``: version, pid (0: the calling thread)."""
@@ -111,6 +117,49 @@ def limit_bounding(keep: frozenset[int]) -> None:
         lowest = surplus & -surplus
         libc.prctl(PR_CAPBSET_DROP, lowest.bit_length() - 1)
         surplus ^= lowest
+
+
+@cache
+def others(keep: frozenset[int]) -> tuple[int, ...]:
+    """Returns every capability that the kernel knows and ``keep`` does not hold.
+
+    Raises:
+        OSError: The kernel does not tell.
+
+    Kernel: ``PR_CAPBSET_READ(2const)``.
+    """
+    number = 0
+    found = []
+    while _known(number):
+        if number not in keep:
+            found.append(number)
+        number += 1
+    return tuple(found)
+
+
+def _known(number: int) -> bool:
+    try:
+        libc.prctl(PR_CAPBSET_READ, number)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return False
+    return True
+
+
+def drop_bounding(numbers: Iterable[int]) -> None:
+    """Drops capabilities from the bounding set, whether they are in it or not.
+
+    Allocates next to nothing, so it may run after fork.
+
+    Raises:
+        OSError: EPERM when CAP_SETPCAP is not effective.
+
+    Kernel: ``PR_CAPBSET_DROP(2const)``.
+    """
+    for number in numbers:
+        if _lean_prctl(PR_CAPBSET_DROP, number, 0, 0, 0):
+            libc.prctl(PR_CAPBSET_DROP, number)
 
 
 def limit_held(keep: frozenset[int]) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from typing import Final, NamedTuple
+from typing import Final
 
 from pinfold.uapi import procmap as abi
+from pinfold.values import NamedTuple
 
 _LETTERS: Final = (
     (b"r", abi.PROCMAP_QUERY_VMA_READABLE),
@@ -63,8 +64,72 @@ class MapsQuery:
             if error.errno == errno.ENOENT:
                 return None
             raise
-        values = abi.PROCMAP_QUERY_STRUCT.unpack(buffer)
-        return Mapping(values[3], values[4], values[5], values[7], values[8], values[9], values[10])
+        return _mapping(buffer)
+
+    def lowest(self, maps: int) -> int:
+        """Returns the address of the first mapping.
+
+        Args:
+            maps: As for :meth:`at`.
+
+        Raises:
+            OSError: ESRCH once that address space is gone; ENOENT where nothing at all is mapped.
+        """
+        buffer = self._buffer
+        how = abi.PROCMAP_QUERY_COVERING_OR_NEXT_VMA
+        abi.PROCMAP_QUERY_STRUCT.pack_into(buffer, 0, len(buffer), how, *(0,) * 13)
+        fcntl.ioctl(maps, abi.PROCMAP_QUERY, buffer, True)
+        return _mapping(buffer).start
+
+
+class MapsQuestion:
+    """One address, asked about again and again at the least cost: is all as it was then?
+
+    Args:
+        maps: Descriptor of ``/proc/TID/maps``.
+        address: Address in that space; something is mapped there.
+
+    Attributes:
+        mapping: The first answer.
+
+    Raises:
+        OSError: As from :meth:`MapsQuery.at`; ENOENT where nothing is mapped.
+    """
+
+    __slots__ = ("_answer", "_buffer", "mapping")
+
+    def __init__(self, maps: int, address: int) -> None:
+        self._buffer = bytearray(abi.PROCMAP_QUERY_STRUCT.size)
+        abi.PROCMAP_QUERY_STRUCT.pack_into(
+            self._buffer, 0, len(self._buffer), 0, address, *(0,) * 12
+        )
+        # The kernel leaves the question in the buffer as it is, and answers behind it.
+        fcntl.ioctl(maps, abi.PROCMAP_QUERY, self._buffer, True)
+        self._answer = self._buffer[_ANSWER]
+        self.mapping: Final = _mapping(self._buffer)
+
+    def as_before(self, maps: int) -> bool:
+        """Returns whether the answer is the first one again: limits, rights, file and offset.
+
+        Anything else, an error included, is a no.
+        """
+        buffer = self._buffer
+        try:
+            _ioctl(maps, _QUERY, buffer, True)
+        except OSError:
+            return False
+        return buffer[_ANSWER] == self._answer
+
+
+_ioctl: Final = fcntl.ioctl
+_QUERY: Final = abi.PROCMAP_QUERY
+_ANSWER: Final = slice(24, 80)
+"""From ``vma_start`` to ``dev_minor``."""
+
+
+def _mapping(buffer: bytes | bytearray) -> Mapping:
+    values = abi.PROCMAP_QUERY_STRUCT.unpack(buffer)
+    return Mapping(values[3], values[4], values[5], values[7], values[8], values[9], values[10])
 
 
 def open_maps(tid: int) -> int:

@@ -9,14 +9,18 @@ from __future__ import annotations
 import ctypes
 from typing import Final
 
-from pinfold.arch.x86_64 import REGISTERS
-from pinfold.linux.libc import error, function, syscall
+from pinfold.arch.x86_64 import REGISTERS, RIP
+from pinfold.linux.libc import error, function, lean, syscall
+from pinfold.linux.uio import IoVec
 from pinfold.syscalls.numbers import X86_64 as NR
 from pinfold.uapi import ptrace as abi
 
 _ptrace = function(
     "ptrace", ctypes.c_long, ctypes.c_long, ctypes.c_long, ctypes.c_size_t, ctypes.c_size_t
 )
+
+_lean = lean("ptrace", blocks=False)
+"""Of these requests none waits: the task is stopped, or they fail."""
 
 Registers = ctypes.c_uint64 * REGISTERS
 """``struct user_regs_struct`` as an array; indices are in :mod:`pinfold.arch.x86_64`."""
@@ -28,6 +32,48 @@ def copy_registers(
     """Copies one :data:`Registers` array into another."""
     ctypes.memmove(into, source, ctypes.sizeof(into))
 
+
+def load_registers(tid: int, into: ctypes._CArgObject) -> bool:
+    """Reads all registers, at the least cost; returns whether that worked.
+
+    Args:
+        tid: The stopped task.
+        into: ``ctypes.byref`` of a :data:`Registers` array.
+    """
+    return _lean(_GETREGS, tid, 0, into) == 0
+
+
+class RegisterWriter:
+    """Writes what a supervisor changes of a task's registers, at the least cost.
+
+    Those up to the instruction pointer: of the others, which follow in ``user_regs_struct``, nobody
+    changes any, and the kernel takes its time with segments.
+
+    Args:
+        values: A :data:`Registers` array.
+
+    Kernel: ``PTRACE_SETREGSET`` with NT_PRSTATUS in ``ptrace(2)``.
+    """
+
+    __slots__ = ("_to_vector", "_vector")
+
+    def __init__(self, values: ctypes.Array[ctypes.c_uint64]) -> None:
+        self._vector = IoVec(ctypes.addressof(values), (RIP + 1) * 8)
+        self._to_vector = ctypes.byref(self._vector)
+
+    def write(self, tid: int) -> bool:
+        """Writes them to a stopped task; returns whether that worked."""
+        return _lean(_SETREGSET, tid, _NT_PRSTATUS, self._to_vector) == 0
+
+
+def resumed(how: int, tid: int, signal: int = 0) -> bool:
+    """Resumes a task, as :func:`resume` does, at the least cost; returns whether that worked."""
+    return _lean(how, tid, 0, signal) == 0
+
+
+_GETREGS: Final = abi.PTRACE_GETREGS
+_SETREGSET: Final = abi.PTRACE_SETREGSET
+_NT_PRSTATUS: Final = abi.NT_PRSTATUS
 
 _NAMES: Final = {
     value: name

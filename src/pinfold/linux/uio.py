@@ -6,7 +6,7 @@ import ctypes
 import errno
 from typing import Final
 
-from pinfold.linux.libc import error, function, syscall
+from pinfold.linux.libc import error, function, lean, syscall
 from pinfold.syscalls.numbers import X86_64 as NR
 
 
@@ -38,6 +38,8 @@ _writev = function(
     ctypes.c_ulong,
 )
 
+_lean_readv = lean("process_vm_readv", blocks=True)
+
 _strnlen = function("strnlen", ctypes.c_size_t, ctypes.c_void_p, ctypes.c_size_t)
 
 _FIRST: Final = 256
@@ -56,8 +58,8 @@ class RemoteReader:
     def __init__(self) -> None:
         self._local = IoVec()
         self._remote = IoVec()
-        self._local_at = ctypes.addressof(self._local)
-        self._remote_at = ctypes.addressof(self._remote)
+        self._local_at = ctypes.byref(self._local)
+        self._remote_at = ctypes.byref(self._remote)
 
     def read(self, tid: int, address: int, local: int, length: int) -> int:
         """Returns how many bytes were copied: fewer than ``length`` where a page is unreadable.
@@ -76,9 +78,12 @@ class RemoteReader:
         self._local.length = length
         self._remote.base = address
         self._remote.length = length
-        count = _readv(tid, self._local_at, 1, self._remote_at, 1, 0)
+        count = _lean_readv(tid, self._local_at, 1, self._remote_at, 1, 0)
         if count == -1:
-            raise error("process_vm_readv", tid)
+            # For its errno; should it work now, all the better.
+            count = _readv(tid, self._local_at, 1, self._remote_at, 1, 0)
+            if count == -1:
+                raise error("process_vm_readv", tid)
         return count
 
     def read_string(self, tid: int, address: int, local: int, limit: int) -> int:
@@ -114,6 +119,34 @@ class RemoteReader:
                 return -errno.EFAULT
             done += got
         return -errno.ENAMETOOLONG
+
+
+class FixedReader:
+    """Copies bytes of one task to one place, at the least cost.
+
+    Args:
+        tid: The task.
+        local: Address of our buffer.
+        length: Bytes to read each time.
+    """
+
+    __slots__ = ("_local", "_remote", "_tid", "_to_local", "_to_remote")
+
+    def __init__(self, tid: int, local: int, length: int) -> None:
+        self._tid = tid
+        self._local = IoVec(local, length)
+        self._remote = (ctypes.c_uint64 * 2)(0, length)
+        self._to_local = ctypes.byref(self._local)
+        self._to_remote = ctypes.byref(self._remote)
+
+    def read(self, address: int) -> int:
+        """Returns how many bytes could be copied, -1 where not even the first could.
+
+        Args:
+            address: Where in the task, a ``u64``.
+        """
+        self._remote[0] = address
+        return _lean_readv(self._tid, self._to_local, 1, self._to_remote, 1, 0)
 
 
 def write_memory(tid: int, address: int, data: bytes) -> bool:

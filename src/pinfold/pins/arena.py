@@ -7,6 +7,9 @@ that is under way. A slot is written only while its thread is stopped, and given
 is over, so a sandbox needs as many slots as calls that are blocked in the kernel at one time; more
 arenas are made when that is not enough.
 
+An arena of the smallest slots, which nearly every call uses, has one more page after them: code
+that calls return through (``pins.trampoline``). It is the only page that is mapped executable.
+
 Every process of a sandbox can read every slot. That tells it which paths its peers use, and nothing
 that a peer could not tell it anyway; processes that must not know this of each other belong in
 different sandboxes.
@@ -16,13 +19,15 @@ from __future__ import annotations
 
 import ctypes
 import errno
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from pinfold.errors import UnsupportedError
+from pinfold.pins import trampoline
 from pinfold.pins.pin import Pin
 from pinfold.pins.sealed import file_of
 from pinfold.tracee.memory import Memory
 from pinfold.uapi.fs import PATH_MAX
+from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     import mmap
@@ -30,8 +35,8 @@ if TYPE_CHECKING:
 SLOT_SIZE: Final = 2 * PATH_MAX
 """The smallest slots: two long paths, or the arguments of a usual program."""
 
-SLOTS: Final = 128
-"""Smallest slots in an arena: 1 MiB of address space in a process, touched only as it is used."""
+SLOTS: Final = 256
+"""Smallest slots in an arena: 2 MiB of address space in a process, touched only as it is used."""
 
 
 class _Class(NamedTuple):
@@ -49,7 +54,7 @@ _LARGER: Final = (
 for them that are not much longer."""
 
 MAX_ARENAS: Final = 64
-"""Beyond 8,192 calls under way at one time a call is refused with ENOMEM."""
+"""Beyond 16,384 calls under way at one time a call is refused with ENOMEM."""
 
 
 class Slot(NamedTuple):
@@ -68,8 +73,10 @@ class Arena(Pin):
     Args:
         number: Its number in the pool; what ``AddressSpace.pins`` is keyed on.
         size: Bytes, a multiple of the page size.
+        code: Whether a code page comes after them.
 
     Attributes:
+        code: Likewise.
         memory: Reads task memory into ``view``.
         file: Which memfd it is, for the live check.
 
@@ -77,11 +84,12 @@ class Arena(Pin):
         OSError: EMFILE or ENOMEM.
     """
 
-    __slots__ = ("file", "memory", "number")
+    __slots__ = ("code", "file", "memory", "number")
 
-    def __init__(self, number: int, size: int) -> None:
-        super().__init__(size)
+    def __init__(self, number: int, size: int, *, code: bool = False) -> None:
+        super().__init__(size, trampoline.CODE if code else b"")
         self.number = number
+        self.code = code
         try:
             self.file = file_of(self.fd)
             self.memory = Memory(address_of(self.view))
@@ -101,12 +109,20 @@ class ArenaPool:
     def __init__(self, slots: int = SLOTS) -> None:
         self._classes = [_Class(SLOT_SIZE, slots, MAX_ARENAS), *_LARGER]
         self._arenas: list[Arena] = []
-        # By class: the free slots of each of its arenas, oldest arena first.
-        self._free: list[dict[int, list[Slot]]] = [{} for _ in self._classes]
+        # By class: where each of its arenas has free slots, by number, oldest arena first.
+        self._free: list[dict[int, list[int]]] = [{} for _ in self._classes]
         self._used = 0
+
+    def grow(self) -> None:
+        """Makes an arena of the smallest slots beforehand, so that no call has to wait for it.
+
+        Raises:
+            UnsupportedError: RLIMIT_FSIZE leaves no room for one.
+            OSError: EMFILE or ENOMEM.
+        """
         self._grow(0)
 
-    def _grow(self, kind: int) -> list[Slot]:
+    def _grow(self, kind: int) -> tuple[int, list[int]]:
         size, slots, most = self._classes[kind]
         free = self._free[kind]
         if len(free) == most:
@@ -115,15 +131,14 @@ class ArenaPool:
             )
         arena = self._made(kind)
         self._arenas.append(arena)
-        made = [Slot(arena, at, size, kind) for at in reversed(range(0, arena.size, size))]
-        free[arena.number] = made
-        return made
+        free[arena.number] = offsets = list(reversed(range(0, arena.size, size)))
+        return arena.number, offsets
 
     def _made(self, kind: int) -> Arena:
         while True:
             size, slots, most = self._classes[kind]
             try:
-                return Arena(len(self._arenas), slots * size)
+                return Arena(len(self._arenas), slots * size, code=not kind)
             except OSError as error:
                 if error.errno != errno.EFBIG:
                     raise
@@ -150,13 +165,13 @@ class ArenaPool:
         kind = next((kind for kind, one in enumerate(self._classes) if size <= one.size), None)
         if kind is None:
             raise OSError(errno.E2BIG, f"arguments of {size} bytes or more cannot be pinned")
-        for free in self._free[kind].values():
+        for number, free in self._free[kind].items():
             if free:
                 break
         else:
-            free = self._grow(kind)
+            number, free = self._grow(kind)
         self._used += 1
-        return free.pop()
+        return Slot(self._arenas[number], free.pop(), self._classes[kind].size, kind)
 
     def crowded(self, size: int = SLOT_SIZE) -> bool:
         """Returns whether a slot could only be had from a further arena, while others are in use.
@@ -169,10 +184,14 @@ class ArenaPool:
                 return bool(free) and not any(free.values())
         return False
 
+    def plenty(self) -> bool:
+        """Returns whether so many of the smallest slots are free that a task may keep one."""
+        return sum(map(len, self._free[0].values())) > self._classes[0].slots // 4
+
     def give_back(self, slot: Slot) -> None:
         """Makes a slot available for the next call."""
         self._used -= 1
-        self._free[slot.kind][slot.arena.number].append(slot)
+        self._free[slot.kind][slot.arena.number].append(slot.offset)
 
     @property
     def in_use(self) -> int:

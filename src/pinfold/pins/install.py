@@ -6,8 +6,18 @@ The task is in the seccomp stop of a trapped call. That call is changed into ``g
 secret in its arguments, which our filter (and nobody else's) answers with a notification; the memfd
 is handed over in the reply (``SECCOMP_ADDFD_FLAG_SEND``). ``getpid``, because filters outside and
 inside ours let it through, where an unused number would be refused by a container's. Then ``mmap``,
-``mseal`` and ``close`` are injected, the kernel is asked what is there now, and the instruction
-pointer goes back so that the original call is made again, and traps again.
+``mseal`` and ``close`` are made, and the kernel is asked what is there now.
+
+*In one go.* Each injected call takes a stop or two. So only the code page is mapped that way; the
+code in it (``pins.trampoline``) does the rest, ends with the task's own call, and so in a seccomp
+stop, where the task gets its registers back and its call can be judged. That is done while nobody
+else uses the task's memory, as far as we know, like right after an exec: another thread could put
+code there that never ends. What it says it has done is not believed either.
+
+*Call by call* otherwise, or where something is in the way: an executable mapping is refused, or a
+filter of the task's own looks where calls are made from. The instruction pointer goes back in the
+end, so that the original call is made again, and traps again. Without a code page, calls are
+followed to their ends.
 
 While the descriptor is open in the target, another of its threads may copy it. That gains it read
 access to the arena, which it has anyway: the memfd is sealed against writing, resizing and more
@@ -18,7 +28,6 @@ calls were made; the kernel is asked whether they were.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import select
@@ -29,24 +38,31 @@ from pinfold.arch.x86_64 import (
     NO_SYSCALL,
     ORIG_RAX,
     RAX,
+    RBP,
+    RBX,
     RIP,
     SYSCALL_LENGTH,
 )
 from pinfold.linux import ptrace, seccomp
-from pinfold.pins import sealed
+from pinfold.pins import sealed, trampoline
 from pinfold.syscalls.numbers import X86_64 as NR
 from pinfold.tracee import stops
 from pinfold.tracee.inject import Injector
+from pinfold.uapi import mman
 from pinfold.uapi import ptrace as ptrace_abi
 from pinfold.uapi import seccomp as seccomp_abi
 
 if TYPE_CHECKING:
+    import ctypes
+
     from pinfold.pins.arena import Arena
     from pinfold.pins.live import LiveCheck
     from pinfold.tracee.task import Task
     from pinfold.tracee.waits import Waits
 
 DELIVERY_CALL: Final = NR["getpid"]
+READY: Final = -1
+"""Pinned, and nothing else has changed."""
 
 _ERESTARTSYS: Final = 512
 _AGAIN: Final = -_ERESTARTSYS
@@ -90,22 +106,32 @@ class Installer:
     def install(self, task: Task, arena: Arena) -> int:
         """Pins ``arena`` in the task's memory and records it in ``task.space``.
 
-        Returns 0 when the original call is about to be made again (with the pin in place, or
-        because a signal came first), or the errno that the original call will return instead.
-        Either way the task is to be resumed freely.
+        Returns ``READY`` when that is done and the task is in the seccomp stop of its call again,
+        registers loaded. Otherwise it is to be resumed freely: 0 when it makes its call again (with
+        the pin in place, or because a signal came first), or the errno that the call will return
+        instead.
 
         Preconditions: the task is in the seccomp stop of a call.
 
         Raises:
             TraceeGone: The task died.
+            OSError: We may not look at it.
         """
-        with Injector(task, self._waits) as inject:
-            number = inject.after[ORIG_RAX]
-            outcome = self._install(task, arena, inject)
-            if outcome:
-                _return(inject, -outcome)
+        page = arena.code and task.space.code.get(arena.number) != 0
+        at = self._live.room_below(task.tid, trampoline.SIZE) if page else 0
+        with Injector(task, self._waits, quiet=True) as inject:
+            descriptor = self._deliver(task, arena.fd, inject, os.O_CLOEXEC)
+            if descriptor < 0:
+                outcome = 0 if descriptor == _AGAIN else -descriptor
+            elif page and not task.space.shared:
+                outcome = self._set_up(task, arena, inject, descriptor, at)
             else:
-                _make_again(inject, number)
+                outcome = self._map(task, arena, inject, descriptor, code=page)
+            ptrace.copy_registers(task.registers, inject.after)
+            if outcome > 0:
+                _return(inject, -outcome)
+            elif outcome != READY:
+                _make_again(inject)
         return outcome
 
     def hand_over(self, task: Task, descriptor: int, *, close_on_exec: bool) -> int:
@@ -121,33 +147,71 @@ class Installer:
         Raises:
             TraceeGone: The task died.
         """
-        with Injector(task, self._waits) as inject:
-            number = inject.after[ORIG_RAX]
+        with Injector(task, self._waits, quiet=True) as inject:
             result = self._deliver(task, descriptor, inject, os.O_CLOEXEC if close_on_exec else 0)
             if result == _AGAIN:
-                _make_again(inject, number)
+                _make_again(inject)
                 return -errno.EINTR
             _return(inject, result)
         return result
 
-    def _install(self, task: Task, arena: Arena, inject: Injector) -> int:
-        descriptor = self._deliver(task, arena.fd, inject, os.O_CLOEXEC)
-        if descriptor < 0:
-            return 0 if descriptor == _AGAIN else -descriptor
+    def _set_up(self, task: Task, arena: Arena, inject: Injector, descriptor: int, at: int) -> int:
+        # By code of ours, in one go, if such can be run.
+        page = sealed.map_code(inject, descriptor, arena.size, trampoline.SIZE, at)
+        if page < 0:
+            return self._map(task, arena, inject, descriptor)
+        registers = self._work
+        ptrace.copy_registers(registers, inject.after)
+        _prepare(registers, page, arena.size, descriptor)
+        stopped = inject.run_code(registers, page + trampoline.SET_UP_END)
+        base, not_closed = (0, 1) if stopped is None else (registers[RBP], registers[RBX])
+        good = self._live.sealed(task.tid, arena, base, page)
+        if good:
+            task.space.pins[arena.number] = base
+            task.space.code[arena.number] = page
+            if stopped and not not_closed:
+                return READY
+        if stopped:
+            inject.leave_call()
+        if not_closed:
+            sealed.close(inject, descriptor)
+        if not good:
+            # Something is in the way that may let calls pass which are made from elsewhere.
+            sealed.unmap(inject, page, trampoline.SIZE)
+            if sealed.is_address(base):
+                sealed.unmap(inject, base, arena.size)
+            task.space.code[arena.number] = 0
+        return 0
+
+    def _map(
+        self, task: Task, arena: Arena, inject: Injector, descriptor: int, *, code: bool = False
+    ) -> int:
+        # By injected calls alone.
+        page = -1
+        if code:
+            page = sealed.map_code(inject, descriptor, arena.size, trampoline.SIZE)
         base = sealed.map_sealed(inject, descriptor, arena.size)
+        good = base > 0 and self._live.sealed(task.tid, arena, base)
+        if not good and page > 0:
+            sealed.unmap(inject, page, trampoline.SIZE)
         if base < 0:
             return errno.ENOMEM
-        if self._live.sealed(task.tid, arena, base):
-            task.space.pins[arena.number] = base
-            return 0
-        sealed.unmap(inject, base, arena.size)
-        return errno.EPERM
+        if not good:
+            sealed.unmap(inject, base, arena.size)
+            return errno.EPERM
+        if page > 0:
+            sealed.seal(inject, page, trampoline.SIZE)
+            if not self._live.sealed(task.tid, arena, base, page):
+                page = 0
+        task.space.pins[arena.number] = base
+        task.space.code[arena.number] = max(page, 0)
+        return 0
 
     def _deliver(self, task: Task, descriptor: int, inject: Injector, flags: int) -> int:
         # Returns the descriptor's number in the task, or a negative errno.
         # Not the task's own buffer: that one still shows the call, and may end up in the log.
         registers = self._work
-        ctypes.memmove(registers, inject.after, ctypes.sizeof(registers))
+        ptrace.copy_registers(registers, inject.after)
         registers[ORIG_RAX] = DELIVERY_CALL
         registers[ARGUMENTS[0]], registers[ARGUMENTS[1]] = self._secret
         task.store(registers)
@@ -210,7 +274,23 @@ def _return(inject: Injector, result: int) -> None:
     inject.after[RAX] = result & _ALL
 
 
-def _make_again(inject: Injector, number: int) -> None:
+def _make_again(inject: Injector) -> None:
+    inject.after[RAX] = inject.after[ORIG_RAX]
     inject.after[ORIG_RAX] = NO_SYSCALL
     inject.after[RIP] -= SYSCALL_LENGTH
-    inject.after[RAX] = number
+
+
+def _prepare(
+    registers: ctypes.Array[ctypes.c_uint64], page: int, size: int, descriptor: int
+) -> None:
+    # From the registers of the task's call to those that the set-up begins with.
+    for keeper, argument in zip(trampoline.KEEPERS, ARGUMENTS, strict=True):
+        registers[keeper] = registers[argument]
+    registers[trampoline.KEEPER_OF_NUMBER] = registers[ORIG_RAX]
+    registers[ORIG_RAX] = NO_SYSCALL
+    registers[RIP] = page + trampoline.SET_UP
+    registers[RAX] = NR["mmap"]
+    # Below the page: a mapping that is among the first ones is quickly found to be sealed.
+    where = (page - size, size, mman.PROT_READ, mman.MAP_SHARED, descriptor, 0)
+    for argument, value in zip(ARGUMENTS, where, strict=True):
+        registers[argument] = value

@@ -5,7 +5,7 @@ Bookkeeping cannot answer that. A forked child may lack a mapping that its paren
 address. So before each redirect the kernel is asked (``PROCMAP_QUERY``) about the mapping that
 covers the slot, and it must be
 
-* shared, readable, not writable,
+* shared, readable, not writable, not executable (what a program passes must not become code),
 * of our memfd: same device, same inode,
 * with the file offset that puts the arena's first byte at the pin's base. (Another offset would
   show the kernel a different slot, which somebody else's verdict is attached to.)
@@ -28,24 +28,36 @@ import os
 import resource
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from pinfold.errors import TraceeGone
-from pinfold.linux.maps import MapsQuery, open_maps
+from pinfold.linux.maps import MapsQuery, MapsQuestion, open_maps
 from pinfold.pins import sealed
+from pinfold.uapi.procmap import PROCMAP_QUERY_VMA_EXECUTABLE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pinfold.linux.maps import Mapping
     from pinfold.pins.arena import Arena
 
 
 _MOST: Final = 1024
 _FEWEST: Final = 2
+_LOW: Final = 1 << 32
+"""Below this there are programs that want certain addresses for themselves."""
+_DISTANCE: Final = 1 << 20
+
+_Answer = TypeVar("_Answer")
 
 
 def shows(mapping: Mapping | None, arena: Arena, base: int) -> bool:
     """Returns whether a mapping is the whole of ``arena``, as pinned at ``base``."""
-    return sealed.shows(mapping, arena.file, base, base, base + arena.size)
+    return (
+        mapping is not None
+        and not mapping.flags & PROCMAP_QUERY_VMA_EXECUTABLE
+        and sealed.shows(mapping, arena.file, base, base, base + arena.size)
+    )
 
 
 class LiveCheck:
@@ -90,26 +102,70 @@ class LiveCheck:
         """
         return shows(self._mapping(tid, base), arena, base)
 
-    def sealed(self, tid: int, arena: Arena, base: int) -> bool:
+    def question(self, tid: int, arena: Arena, base: int) -> MapsQuestion | None:
+        """Returns what :meth:`pinned` asks, ready to be asked again; None if it is not pinned.
+
+        Raises:
+            TraceeGone: The task died.
+            OSError: As :meth:`pinned`.
+        """
+        if not self.pinned(tid, arena, base):
+            return None
+        question = MapsQuestion(self._maps[tid], base)
+        return question if shows(question.mapping, arena, base) else None
+
+    def still(self, tid: int, question: MapsQuestion) -> bool:
+        """Returns whether the answer is the same again; if in doubt it is not.
+
+        What costs least, for the hot loop. A no says nothing: ask :meth:`pinned` then.
+        """
+        maps = self._maps.get(tid)
+        return maps is not None and question.as_before(maps)
+
+    def sealed(self, tid: int, arena: Arena, base: int, page: int = 0) -> bool:
         """Returns whether it shows it, and in a mapping that is sealed.
+
+        Args:
+            tid: The task.
+            arena: The arena.
+            base: Where it is to be.
+            page: Where its code page is to be, sealed as well; 0 for none.
 
         Raises:
             TraceeGone: The task died.
             OSError: As :meth:`pinned`.
         """
         mapping = self._mapping(tid, base)
-        return (
-            mapping is not None and shows(mapping, arena, base) and sealed.is_sealed(tid, mapping)
-        )
+        if mapping is None or not shows(mapping, arena, base):
+            return False
+        if not page:
+            return sealed.is_sealed(tid, mapping)
+        code = self._mapping(tid, page)
+        if code is None or not sealed.shows_code(code, arena.file, arena.size, page):
+            return False
+        return sealed.is_sealed(tid, *sorted((mapping, code)))
+
+    def room_below(self, tid: int, size: int) -> int:
+        """Returns an address below all that is mapped, where ``size`` bytes are free; 0 for none.
+
+        Raises:
+            TraceeGone: The task died.
+            OSError: As :meth:`pinned`.
+        """
+        at = self._asked(tid, self._query.lowest) - size - _DISTANCE
+        return at if at >= _LOW else 0
 
     def _mapping(self, tid: int, address: int) -> Mapping | None:
+        return self._asked(tid, self._query.at, address)
+
+    def _asked(self, tid: int, question: Callable[..., _Answer], *about: int) -> _Answer:
         maps = self._maps.get(tid)
         if maps is None:
             maps = self._open(tid)
         else:
             self._maps.move_to_end(tid)
         try:
-            return self._query.at(maps, address)
+            return question(maps, *about)
         except OSError as error:
             if error.errno != errno.ESRCH:
                 raise

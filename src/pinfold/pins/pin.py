@@ -26,10 +26,11 @@ class Pin:
 
     Args:
         size: Bytes; rounded up to whole pages.
+        tail: What the memfd holds after them: whole pages, which nobody can write any more.
 
     Attributes:
         fd: The memfd, close-on-exec.
-        size: Bytes, a multiple of the page size.
+        size: Bytes, a multiple of the page size, without the tail.
         view: The mapping, zeros at first.
 
     Raises:
@@ -39,11 +40,11 @@ class Pin:
 
     __slots__ = ("fd", "size", "view")
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, tail: bytes = b"") -> None:
         if size <= 0:
             raise ValueError(f"a pin must have a size, not {size}")
         self.size: Final = -(-size // PAGE_SIZE) * PAGE_SIZE
-        self.fd = memfd.create("pinfold", self.size)
+        self.fd = memfd.create("pinfold", self.size + len(tail))
         try:
             self.view: Final = mmap.mmap(self.fd, self.size)
         except BaseException:
@@ -53,6 +54,10 @@ class Pin:
             # A child that the host process forks for its own purposes must not inherit a way to
             # write what targets are judged by.
             self.view.madvise(mmap.MADV_DONTFORK)
+            if tail:
+                # Through a mapping: a limit to the size of files (RLIMIT_FSIZE) has no say here.
+                with mmap.mmap(self.fd, len(tail), offset=self.size) as once:
+                    once[:] = tail
             memfd.seal(self.fd, memfd.PIN_SEALS)
         except BaseException:
             self.close()

@@ -18,20 +18,22 @@ import contextlib
 import errno
 import functools
 import os
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from pinfold.errors import TraceeGone, UnsupportedError
 from pinfold.linux import libc
 from pinfold.syscalls.numbers import X86_64 as NR
 from pinfold.uapi import mman
 from pinfold.uapi.procmap import (
+    PROCMAP_QUERY_VMA_EXECUTABLE,
     PROCMAP_QUERY_VMA_READABLE,
     PROCMAP_QUERY_VMA_SHARED,
     PROCMAP_QUERY_VMA_WRITABLE,
 )
+from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from pinfold.linux.maps import Mapping
     from pinfold.tracee.inject import Injector
@@ -43,12 +45,13 @@ _CLOSE: Final = NR["close"]
 _CLOSE_RANGE: Final = NR["close_range"]
 _TOP: Final = 1 << 56
 _PAGE: Final = mman.PAGE_SIZE
-_CHUNK: Final = 2048
-"""About three mappings: the kernel makes no more of the file than is read."""
+_CHUNK: Final = 1600
+"""About two mappings: the kernel makes no more of the file than is read."""
 _LARGEST_CHUNK: Final = 1 << 16
 
 _RIGHTS: Final = PROCMAP_QUERY_VMA_READABLE | PROCMAP_QUERY_VMA_WRITABLE | PROCMAP_QUERY_VMA_SHARED
 _AS_PINNED: Final = PROCMAP_QUERY_VMA_READABLE | PROCMAP_QUERY_VMA_SHARED
+_AS_CODE: Final = _AS_PINNED | PROCMAP_QUERY_VMA_EXECUTABLE
 
 
 class File(NamedTuple):
@@ -92,6 +95,27 @@ def shows(mapping: Mapping | None, file: File, base: int, start: int, end: int) 
     )
 
 
+def shows_code(mapping: Mapping | None, file: File, offset: int, at: int) -> bool:
+    """Returns whether a mapping shows ``file``'s code page at ``at``, and may be executed.
+
+    Args:
+        mapping: What the kernel says is mapped there.
+        file: The memfd.
+        offset: Where in the memfd the page is.
+        at: Address of the page.
+    """
+    return (
+        mapping is not None
+        and mapping.flags == _AS_CODE
+        and shows(mapping, file, at - offset, at, at + _PAGE)
+    )
+
+
+def is_address(result: int) -> bool:
+    """Returns whether what ``mmap`` returned is an address."""
+    return 0 < result < _TOP
+
+
 def map_sealed(inject: Injector, descriptor: int, size: int, at: int = 0) -> int:
     """Maps a memfd into the task and seals the mapping; closes the task's copy of the memfd.
 
@@ -110,7 +134,7 @@ def map_sealed(inject: Injector, descriptor: int, size: int, at: int = 0) -> int
     """
     how = mman.MAP_SHARED | (mman.MAP_FIXED_NOREPLACE if at else 0)
     base = inject.call(_MMAP, at, size, mman.PROT_READ, how, descriptor, 0)
-    mapped = 0 < base < _TOP
+    mapped = is_address(base)
     unsealed = inject.call(_MSEAL, base, size, 0) if mapped else 0
     close(inject, descriptor)
     if not mapped:
@@ -119,6 +143,29 @@ def map_sealed(inject: Injector, descriptor: int, size: int, at: int = 0) -> int
         inject.call(_MUNMAP, base, size)
         return -errno.EOPNOTSUPP if unsealed == -errno.ENOSYS else -errno.EPERM
     return base
+
+
+def map_code(inject: Injector, descriptor: int, offset: int, size: int, at: int = 0) -> int:
+    """Maps a memfd's code into the task, executable; seals nothing.
+
+    Args:
+        inject: The stopped task.
+        descriptor: The memfd's number in the task.
+        offset: Where in the memfd it is.
+        size: Bytes of it.
+        at: Where it should be, if nothing is there; 0 lets the kernel choose.
+
+    Returns:
+        The address; or a negative errno where that is forbidden, as a rule or to this task.
+    """
+    rights = mman.PROT_READ | mman.PROT_EXEC
+    page = inject.call(_MMAP, at, size, rights, mman.MAP_SHARED, descriptor, offset)
+    return page if is_address(page) or page < 0 else -errno.EPERM
+
+
+def seal(inject: Injector, base: int, size: int) -> None:
+    """Seals a mapping; the caller has to verify that."""
+    inject.call(_MSEAL, base, size, 0)
 
 
 def close(inject: Injector, descriptor: int) -> None:
@@ -143,44 +190,50 @@ def looking_at(tid: int) -> Iterator[None]:
         raise
 
 
-def is_sealed(tid: int, mapping: Mapping) -> bool:
-    """Returns whether a mapping of the stopped task is there and sealed.
+def is_sealed(tid: int, *mappings: Mapping) -> bool:
+    """Returns whether mappings of the stopped task are there and sealed.
 
     Args:
         tid: The task.
-        mapping: As the kernel has just described it.
+        *mappings: As the kernel has just described them, at least one, by ascending address.
 
     Raises:
         TraceeGone: The task died.
         OSError: EACCES or EPERM when we may not look.
     """
+    heads = [b"%08x-%08x " % (mapping.start, mapping.end) for mapping in mappings]
     with looking_at(tid):
-        return _seal_mark() in _flags(
-            f"/proc/{tid}/smaps", b"%08x-%08x " % (mapping.start, mapping.end)
-        )
+        found = _flags(f"/proc/{tid}/smaps", heads)
+    return len(found) == len(heads) and all(_seal_mark() in flags for flags in found)
 
 
-def _flags(path: str, head: bytes) -> list[bytes]:
-    # The flags of the mapping whose description begins with ``head``, none when it is not there.
+def _flags(path: str, heads: Sequence[bytes]) -> list[list[bytes]]:
+    # The flags of the mappings whose descriptions begin with ``heads``, as far as they are there in
+    # this order. A description begins a line: the name of a mapped file is the target's to choose.
     # Kernel: show_smap_vma_flags in fs/proc/task_mmu.c.
     smaps = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    found: list[list[bytes]] = []
     try:
-        text = b""
+        text = b"\n"
         size = _CHUNK
-        while chunk := os.read(smaps, size):
+        while len(found) < len(heads) and (chunk := os.read(smaps, size)):
             text += chunk
-            at = text.find(head)
-            if at < 0:
-                text = text[-len(head) :]
-            else:
-                flags = text.find(b"VmFlags:", at)
-                end = text.find(b"\n", flags)
-                if 0 <= flags < end:
-                    return text[flags:end].split()
+            while len(found) < len(heads):
+                head = b"\n" + heads[len(found)]
+                at = text.find(head)
+                if at < 0:
+                    text = text[-len(head) :]
+                    break
+                flags = text.find(b"\nVmFlags:", at)
+                end = text.find(b"\n", flags + 1)
+                if not 0 <= flags < end:
+                    break
+                found.append(text[flags:end].split())
+                text = text[end:]
             size = min(2 * size, _LARGEST_CHUNK)
     finally:
         os.close(smaps)
-    return []
+    return found
 
 
 @functools.cache
@@ -193,13 +246,13 @@ def _seal_mark() -> bytes:
         "mmap", _MMAP, 0, _PAGE, mman.PROT_READ, mman.MAP_SHARED | mman.MAP_ANONYMOUS, -1, 0
     )
     libc.syscall("mseal", _MSEAL, page, _PAGE, 0)
-    flags = _flags("/proc/self/smaps", b"%08x-" % page)
-    for mark in (b"sl", b"??"):
-        if mark in flags:
-            return mark
+    for flags in _flags("/proc/self/smaps", [b"%08x-" % page]):
+        for mark in (b"sl", b"??"):
+            if mark in flags:
+                return mark
     raise UnsupportedError("this kernel does not show in /proc/PID/smaps whether a page is sealed")
 
 
 def unmap(inject: Injector, base: int, size: int) -> None:
-    """Removes what :func:`map_sealed` made, as far as it is not sealed."""
+    """Removes what was mapped, as far as it is not sealed."""
     inject.call(_MUNMAP, base, size)

@@ -8,13 +8,15 @@ they made of a call, and is not asked about a path that they have settled.
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from pinfold.policy.rules import ALLOW, DENY, REDIRECT
+from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from pinfold.syscalls.forms import Forms
     from pinfold.syscalls.kinds import Kind
     from pinfold.syscalls.table import Row
 
@@ -122,6 +124,13 @@ class Judge(Protocol):
         """
 
     @property
+    def passing(self) -> Mapping[str, Forms]:
+        """Of ``calls``, the forms that it could only allow as they are, whatever is in memory.
+
+        Where nobody else wants to see them, they go through the filter. A name need not be in it.
+        """
+
+    @property
     def whole(self) -> frozenset[str]:
         """Calls that it wants to see even where they lack the address that they are about."""
 
@@ -139,6 +148,16 @@ class Judge(Protocol):
     @property
     def literals(self) -> tuple[bytes, ...]:
         """Files that denials name one by one: with ``real``, hard links to them are recognised."""
+
+    def steady(self, name: str) -> bool:
+        """Returns whether its verdicts on a call may be kept, and used again without asking.
+
+        They may if they depend on nothing but the paths and their names, the numbers in registers,
+        and the program; and if nobody needs to know how often they are asked for.
+
+        Args:
+            name: The call.
+        """
 
     def judge(self, call: Trapped) -> Verdict | Later:
         """Returns the verdict. Raises nothing: what goes wrong in a handler is a denial."""

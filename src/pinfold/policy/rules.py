@@ -16,14 +16,16 @@ from __future__ import annotations
 
 import errno
 from functools import cached_property
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from pinfold.errors import InternalError, PolicyError
 from pinfold.paths import Tree, join, normalise, printable
-from pinfold.policy.globs import Above, GlobSet, malformed, parse
+from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    from pinfold.policy.globs import Above
 
 ALLOW: Final = "allow"
 DENY: Final = "deny"
@@ -106,9 +108,14 @@ class PathRules:
         ]
         self._denied: Final = [glob for glob, _ in pairs]
         self._denials: Final = [verdict for _, verdict in pairs]
-        self._globs: Final = GlobSet(self._denied)
-        self.literals: Final = tuple(glob for glob in self._denied if parse(glob)[0] == glob)
+        self._match: Callable[[bytes], int] = _no_match
+        self.literals: tuple[bytes, ...] = ()
         """Names that are denied one by one, without wildcards."""
+        if pairs:
+            from pinfold.policy.globs import GlobSet, parse  # noqa: PLC0415 (not for all)
+
+            self._match = GlobSet(self._denied).match
+            self.literals = tuple(glob for glob in self._denied if parse(glob)[0] == glob)
         self.shown: Final = (*(verdict.rule or "" for verdict in said), *seen.values())
         """All rules, as the log names them."""
         self._cache: Final[dict[tuple[tuple[bytes, ...], bool, bool], PathVerdict]] = {}
@@ -138,18 +145,20 @@ class PathRules:
     @cached_property
     def _above(self) -> Above:
         # Made when something is renamed; most programs never do.
+        from pinfold.policy.globs import Above  # noqa: PLC0415
+
         return Above(enumerate(self._denied))
 
     def _match_below(self, name: bytes) -> int:
         # The first denial of a name or of something that can lie below it, or -1.
         found = self._above.of(name)
-        own = self._globs.match(name)
+        own = self._match(name)
         return min(found if own < 0 else [*found, own], default=-1)
 
     def _decide(self, names: tuple[bytes, ...], directory: bool, moves: bool) -> PathVerdict:
         if not names:
             raise InternalError("no name to judge")
-        match = self._match_below if moves else self._globs.match
+        match = self._match_below if moves else self._match
         for name in names:
             if normalise(name) != name:
                 raise InternalError(f"not a normal name: {name!r}")
@@ -182,6 +191,8 @@ def parse_map(text: bytes, cwd: bytes) -> tuple[bytes, bytes]:
         PolicyError: No ``=``, an empty side, an unknown escape, a NUL byte, or a relative side
             without a ``cwd``.
     """
+    from pinfold.policy.globs import malformed  # noqa: PLC0415 (not for all)
+
     sides = [b""]
     equals = len(text)
     at = 0
@@ -221,8 +232,14 @@ def parse_deny(text: bytes) -> bytes:
     Raises:
         PolicyError: It is malformed, see :mod:`pinfold.policy.globs`.
     """
+    from pinfold.policy.globs import parse  # noqa: PLC0415 (not for all)
+
     parse(text)
     return text
+
+
+def _no_match(_name: bytes) -> int:
+    return -1
 
 
 def _absolute(path: bytes, rule: str) -> bytes:

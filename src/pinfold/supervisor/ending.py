@@ -13,7 +13,6 @@ import errno
 import os
 import select
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pinfold.linux import ptrace
@@ -91,7 +90,8 @@ def _is_first(tid: int) -> bool:
 
 def _is_exiting(tid: int) -> bool:
     try:
-        text = Path(f"/proc/{tid}/stat").read_bytes()
+        with open(f"/proc/{tid}/stat", "rb") as status:
+            text = status.read()
     except (FileNotFoundError, ProcessLookupError):
         return True
     return bool(int(text.rpartition(b")")[2].split()[_FLAGS]) & _PF_EXITING)

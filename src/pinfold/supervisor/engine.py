@@ -15,23 +15,27 @@ from __future__ import annotations
 
 import errno
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from pinfold.arch.x86_64 import ARGUMENTS, RIP
 from pinfold.backends.base import Deny, Kill, Redirect
 from pinfold.codec.base import Refused, SlotFull
 from pinfold.codec.image import Image
 from pinfold.errors import TraceeGone
+from pinfold.paths import as_name, wants_directory
 from pinfold.policy.calls import KILL, RETURN, SERVE, Argument, Trapped, Verdict
 from pinfold.policy.rules import ALLOW, DENY, REDIRECT
 from pinfold.supervisor import arguments, plans, reopen, sockets
-from pinfold.supervisor.pathnames import Judged, Pathnames, with_path
+from pinfold.supervisor.decision import ERROR, Decision, Judged, Waiting
+from pinfold.supervisor.pathnames import Pathnames, with_path
 from pinfold.supervisor.reading import Read, how_of
 from pinfold.syscalls.kinds import PATHS, Kind, as_int
 from pinfold.tracee.loader import from_loader, mapped_file, own_loader
-from pinfold.tracee.real import as_name, same_file
+from pinfold.tracee.real import same_file
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pinfold.backends.base import Plan
     from pinfold.pins.arena import Slot
     from pinfold.policy.calls import Judge, Later
@@ -39,35 +43,6 @@ if TYPE_CHECKING:
     from pinfold.supervisor.shapes import Shape
     from pinfold.tracee.names import Names
     from pinfold.tracee.task import Task
-
-ERROR: Final = "error"
-"""The verdict of a call that fails as the kernel would have failed it (EFAULT, ENAMETOOLONG, …)."""
-UNPINNED: Final = "unpinned"
-"""The verdict of a call that fails because its arguments could not be pinned."""
-
-
-class Decision(NamedTuple):
-    """A plan and how it came about."""
-
-    plan: Plan
-    action: str
-    """A word of ``policy.calls``, or ``error``."""
-    rule: str | None
-    judged: tuple[Judged, ...]
-    others: tuple[Argument, ...] = ()
-    """Further pointer arguments, as pinned."""
-    replaced: tuple[tuple[int, Any, Any], ...] = ()
-    """(argument, what it was, what it is) of what a rule replaced, apart from paths."""
-    value: int | bytes | None = None
-    """What is returned or served by verdict."""
-
-
-class Waiting(NamedTuple):
-    """A call that a policy has not decided yet."""
-
-    read: Read
-    later: Later
-
 
 class Engine:
     """Decides about trapped calls.
@@ -86,7 +61,7 @@ class Engine:
 
     __slots__ = (
         *("_dry", "_judge", "_literals", "_loader", "_logs"),
-        *("_names", "_paths", "_real", "_ruled_paths"),
+        *("_names", "_naming", "_paths", "_real", "_ruled_paths"),
     )
 
     def __init__(
@@ -109,16 +84,72 @@ class Engine:
         strict = real or not rules.empty or judge is not None
         literals = rules.literals + (judge.literals if judge is not None else ())
         self._literals = tuple(dict.fromkeys(literals)) if real else ()
+        self._naming = logs or strict
         self._paths = Pathnames(
             rules,
             names,
-            naming=logs or strict,
+            naming=self._naming,
             strict=strict,
             policy=judge is not None,
             real=real,
             literals=self._literals,
             dry=dry,
         )
+
+    @property
+    def logs(self) -> bool:
+        """Whether there is a log."""
+        return self._logs
+
+    @property
+    def names(self) -> Names:
+        """What resolves paths."""
+        return self._names
+
+    def steady(self, call: Shape) -> bool:
+        """Returns whether decisions about a call may be kept (``supervisor.quick``).
+
+        Where a link leads to is never kept: anybody may change that.
+        """
+        return not self._real and (self._judge is None or self._judge.steady(call.row.name))
+
+    @property
+    def naming(self) -> bool:
+        """Whether the names of paths matter to anybody."""
+        return self._naming
+
+    def plain(self, task: Task, call: Shape, one: Judged) -> Decision | None:
+        """Returns the decision about a call that is made as it is; None for the long way.
+
+        Args:
+            task: Who made it.
+            call: A call with one path and nothing else to be read, about which this is steady.
+            one: That path; its names are all that it can mean.
+
+        Preconditions: as for :meth:`decide`; the path is in the task's slot.
+        """
+        verdict = None
+        rule = None
+        if one.names:
+            verdict = self._paths.judge(one.names, wants_directory(one.asked))
+            if verdict.action != ALLOW:
+                return None
+            if self._judge is not None:
+                name, kind = call.row.arguments[one.argument]
+                assert one.pinned is not None
+                asked = self._judge.judge(
+                    _seen(
+                        task,
+                        call,
+                        (Argument(one.argument, name, kind, one.pinned, one.pointer),),
+                        {name: one.names},
+                    )
+                )
+                if not isinstance(asked, Verdict) or asked.action != ALLOW or asked.left:
+                    return None
+                rule = asked.rule
+        plan = Redirect(((one.argument, one.pointer),))
+        return Decision(plan, ALLOW, rule, (one._replace(verdict=verdict),))
 
     def decide(self, task: Task, call: Shape, slot: Slot, base: int) -> Decision | Waiting:
         """Returns what to do about a trapped call.
@@ -281,10 +312,9 @@ class Engine:
             if one.pinned is not None
         ]
         verdict = judge.judge(
-            Trapped(
-                call.row,
-                tuple(task.registers[register] for register in ARGUMENTS),
-                task.program,
+            _seen(
+                task,
+                call,
                 tuple(sorted((*seen, *read.others))),
                 names,
                 {
@@ -297,9 +327,6 @@ class Engine:
                     for one in read.judged
                     if one.verdict is not None and one.verdict.action == REDIRECT
                 ),
-                task.tgid,
-                task.tid,
-                partial(from_loader, task.tid, task.registers[RIP]),
             )
         )
         if isinstance(verdict, Verdict):
@@ -393,6 +420,34 @@ class Engine:
 
 _ALL: Final = (1 << 64) - 1
 _NOTHING: Final = Redirect(())
+
+
+_NO_REAL: Final[Mapping[str, bytes]] = {}
+_NONE_SETTLED: Final[frozenset[str]] = frozenset()
+
+
+def _seen(
+    task: Task,
+    call: Shape,
+    seen: tuple[Argument, ...],
+    names: Mapping[str, tuple[bytes, ...]],
+    real: Mapping[str, bytes] = _NO_REAL,
+    settled: frozenset[str] = _NONE_SETTLED,
+) -> Trapped:
+    # A call as a policy sees it.
+    registers = task.registers
+    return Trapped(
+        call.row,
+        tuple([registers[register] for register in ARGUMENTS]),
+        task.program,
+        seen,
+        names,
+        real,
+        settled,
+        task.tgid,
+        task.tid,
+        partial(from_loader, task.tid, registers[RIP]),
+    )
 
 
 def _unreadable(read: Read) -> bool:

@@ -14,39 +14,45 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from pinfold.arch.x86_64 import COMPAT_CS, CS, ORIG_RAX, RAX, RDI
+from pinfold.arch.x86_64 import ARGUMENTS, COMPAT_CS, CS, ORIG_RAX, RAX, RDI
 from pinfold.backends.base import Deny, Kill, Redirect
 from pinfold.codec.base import SlotFull
 from pinfold.errors import TraceeGone
 from pinfold.linux import ptrace
-from pinfold.linux.process import kill, process_of, tracer_of
+from pinfold.linux.process import kill, process_of
 from pinfold.pins.arena import SLOT_SIZE
+from pinfold.paths import as_name
 from pinfold.policy.calls import INJECT, KILL, RETURN, SERVE
 from pinfold.policy.rules import DENY, REDIRECT
 from pinfold.supervisor.crowd import FORKS, Crowd
 from pinfold.supervisor.ending import reap
-from pinfold.supervisor.engine import UNPINNED, Decision, Waiting
+from pinfold.supervisor.decision import UNPINNED, Decision, Waiting
 from pinfold.supervisor.family import Family
 from pinfold.supervisor.neighbours import Neighbours
 from pinfold.supervisor.parked import ParkingLot
+from pinfold.supervisor.placement import ASKS, SPREAD, Placement
+from pinfold.syscalls.filtering import NUMBERS as FILTERING
 from pinfold.syscalls.numbers import X86_64 as NR
 from pinfold.tracee import stops
 from pinfold.tracee.inject import replay
-from pinfold.tracee.real import as_name
+from pinfold.tracee.task import KNOWN
 from pinfold.uapi import ptrace as abi
 from pinfold.uapi.prctl import CLONE_VFORK, CLONE_VM
 
 if TYPE_CHECKING:
+    import ctypes
     from collections.abc import Callable, Mapping
 
+    from pinfold.backends.kept import Kept
     from pinfold.backends.trace import TraceBackend
     from pinfold.pins.arena import Slot
     from pinfold.policy.calls import Verdict
     from pinfold.supervisor.engine import Engine
     from pinfold.supervisor.parked import Parked
+    from pinfold.supervisor.quick import Known
     from pinfold.supervisor.shapes import Shape
     from pinfold.tracee.task import Task
     from pinfold.tracee.waits import Waits
@@ -62,8 +68,19 @@ OPTIONS: Final = (
 )
 
 _FLAGS_OF: Final = {NR["fork"]: 0, NR["vfork"]: CLONE_VM | CLONE_VFORK}
+_EARLY: Final = 4096
+"""Ids remembered of children that nobody knew; their parents may be dead, and tell nothing."""
 _SI_TKILL: Final = -6
+_TRAP_TRACE: Final = 2
 _SENDMSG: Final = NR["sendmsg"]
+
+
+def _nothing() -> None:
+    pass
+
+
+def _nothing_known(_task: object, _registers: object) -> None:
+    pass
 
 
 class Supervisor:
@@ -73,13 +90,15 @@ class Supervisor:
         main: The process that pinfold started: it is seized, and about to run COMMAND.
         waits: The thread's wait queue.
         backend: Carries out plans.
-        engine: Decides.
+        engine: Decides; None where no call is judged.
         shapes: What is trapped, by system call number.
         record: Called with each decision before it is carried out; what it returns is given to
             ``over``.
         over: Called with that, and the call's result (signed), when a call is over; with None when
             it never came back. None where nobody asks: then no call is followed to its end for it.
+        flush: Called where what was recorded must not wait: somebody was asked about the call.
         tasks: Most tasks at one time; None for no limit.
+        placement: Where they run; None leaves that to the kernel.
         on_stop: Called when COMMAND was stopped by job control, with the signal.
         on_refused: Called with one line about a program that was refused whole.
 
@@ -100,12 +119,14 @@ class Supervisor:
         main: int,
         waits: Waits,
         backend: TraceBackend,
-        engine: Engine,
+        engine: Engine | None,
         shapes: Mapping[int, Shape],
         *,
         record: Callable[[Task, Shape, Decision], object],
         over: Callable[[Any, int | None], None] | None = None,
+        flush: Callable[[], None] = _nothing,
         tasks: int | None = None,
+        placement: Placement | None = None,
         on_executed: Callable[[], None] | None = None,
         on_stop: Callable[[int], None] | None = None,
         on_refused: Callable[[str], None] | None = None,
@@ -113,20 +134,34 @@ class Supervisor:
         self._main = main
         self._waits = waits
         self._backend = backend
-        self._engine = engine
         self._shapes = shapes
+        self._find: Callable[[Task, ctypes.Array[ctypes.c_uint64]], Known | None] = _nothing_known
+        self._logs = False
+        if engine is not None:
+            # Not for all: to import it, and the engine, takes a good part of a short run.
+            from pinfold.supervisor.quick import Quick  # noqa: PLC0415
+
+            self._engine = engine
+            self._quick = Quick(shapes, engine)
+            self._find = self._quick.find
+            self._logs = engine.logs
         self._record = record
         self._over = over
+        self._flush = flush
         self._begun: dict[int, object] = {}
+        # Children that were killed at birth, and waited for before their parents' events came.
+        self._early: set[int] = set()
         self._on_executed = on_executed
         self._parked = ParkingLot()
+        self._placement = Placement(SPREAD) if placement is None else placement
         self._on_stop = on_stop
         self._on_refused = on_refused
         self._family = Family()
         self._crowd = Crowd(self._family, tasks) if tasks is not None else None
         self._neighbours = Neighbours(self._family)
         task = self._family.adopt(main, main)
-        task.shares = False
+        task.shares = task.space.shared = False
+        task.filtered = 0
         self._status: int | None = None
         self.denied = 0
         self.redirected = 0
@@ -161,10 +196,23 @@ class Supervisor:
         next_stop = self._waits.next
         known = self._family.get
         trapped = self._trapped
+        seccomp_stop = stops.SECCOMP_STOP
+        placement = self._placement
+        last = left = 0
         while self._status is None:
             tid, status = next_stop()
+            if tid == last:
+                left -= 1
+                if not left:
+                    left = placement.round(tid)
+            else:
+                last = tid
+                left = placement.other(tid)
             task = known(tid)
             try:
+                if status == seccomp_stop and task is not None:
+                    trapped(task)
+                    continue
                 if task is None:
                     if self._parked.rang(tid, status):
                         self._go_on()
@@ -185,18 +233,36 @@ class Supervisor:
 
     def _trapped(self, task: Task) -> None:
         registers = task.load()
-        call = self._shapes.get(registers[ORIG_RAX])
         backend = self._backend
+        if task.flight is not None:
+            backend.landed(task, registers)
+        known = self._find(task, registers)
+        if known is not None and backend.holds(task):
+            self._go(task, known)
+        else:
+            self._take(task, registers)
+
+    def _take(self, task: Task, registers: ctypes.Array[ctypes.c_uint64]) -> None:
+        # The long way.
+        backend = self._backend
+        call = self._shapes.get(registers[ORIG_RAX])
         if call is None:
             # Not our filter's doing: a filter of the target's own asked for a tracer. Without one
             # the call would fail with ENOSYS.
             backend.deny(task, Deny(errno.ENOSYS))
+            return
+        if call.places and self._placed(task, call):
             return
         if call.names >= 0:
             failed = self._neighbours.refusal(task, registers[call.names])
             if failed:
                 backend.deny(task, Deny(failed))
                 return
+            if not call.judged:
+                task.resume()
+                return
+        if registers[ORIG_RAX] in FILTERING:
+            self._filters(task)
             if not call.judged:
                 task.resume()
                 return
@@ -208,6 +274,50 @@ class Supervisor:
                 task.resume_to_exit()
                 return
         self._decide(task, call, SLOT_SIZE)
+
+    def _filters(self, task: Task) -> None:
+        # It is about to have a filter of its own, and with SECCOMP_FILTER_FLAG_TSYNC so are the
+        # other threads.
+        for one in self._family:
+            if one.tgid == task.tgid:
+                one.filtered = KNOWN
+
+    def _go(self, task: Task, known: Known) -> None:
+        # With a decision that was made before, and the task's bytes in its slot.
+        self.trapped += 1
+        kept: Kept = task.kept
+        if known.pinned is not None:
+            kept.view[kept.start : kept.start + len(known.pinned)] = known.pinned
+        if known.notable or self._logs:
+            self._record(task, known.shape, known.decision)
+            if known.decision.action == DENY:
+                self.denied += 1
+            elif known.notable:
+                self.redirected += 1
+        if known.errno:
+            self._backend.deny(task, Deny(known.errno))
+        else:
+            self._backend.let_go(task, kept, known.register, kept.address)
+
+    def _placed(self, task: Task, call: Shape) -> bool:
+        # Returns whether the stop is dealt with.
+        tids = [one.tid for one in self._family]
+        registers = task.registers
+        number = registers[ORIG_RAX]
+        if number == ASKS and not call.judged:
+            self._placement.asks(tids, partial(self._run_to_exit, task))
+            return True
+        if self._placement.ends(number, [registers[one] for one in ARGUMENTS[:3]]):
+            self._placement.end(task.tid, tids)
+        if call.judged or call.names >= 0:
+            return False
+        task.resume()
+        return True
+
+    def _run_to_exit(self, task: Task) -> None:
+        # For a call that does not block; what it ends with is the loop's.
+        task.resume_to_exit()
+        self._waits.push_back(task.tid, self._waits.stop_of(task.tid))
 
     def _decide(self, task: Task, call: Shape, size: int, *, patient: bool = True) -> None:
         while True:
@@ -247,7 +357,8 @@ class Supervisor:
     def _park(self, slot: Slot, waiting: Waiting) -> Decision | None:
         # Returns a denial when nobody could tell us of the verdict.
         try:
-            self._parked.park(slot, waiting)
+            with self._placement.aside():
+                self._parked.park(slot, waiting)
         except OSError as error:
             read = waiting.read
             rule = f"no process for an answer that takes time: {error.strerror}"
@@ -271,12 +382,20 @@ class Supervisor:
             size = max(full.needed, parked.slot.size + 1)
             self._decide(read.task, read.call, size, patient=False)
         else:
-            self._settle(read.task, read.call, parked.slot, decision)
+            self._settle(read.task, read.call, parked.slot, decision, asked=True)
 
-    def _settle(self, task: Task, call: Shape, slot: Slot, decision: Decision) -> None:
+    def _settle(
+        self, task: Task, call: Shape, slot: Slot, decision: Decision, *, asked: bool = False
+    ) -> None:
         self.trapped += 1
+        self._quick.learn(task, decision)
         # Before the call is let go: what is done is in the log, whatever happens next.
         token = self._record(task, call, decision)
+        if asked:
+            self._flush()
+        if call.opens:
+            names = [name for one in decision.judged for name in (one.asked, one.pinned)]
+            self._placement.opens((one.tid for one in self._family), names)
         if decision.action in (DENY, KILL):
             self.denied += 1
         elif decision.action in (REDIRECT, RETURN, SERVE, INJECT):
@@ -324,19 +443,28 @@ class Supervisor:
         number = stops.stop_signal(status)
         if event in stops.NEW_TASK_EVENTS:
             self._born(task)
-        elif event == abi.PTRACE_EVENT_EXEC:
+            return
+        if event == abi.PTRACE_EVENT_EXEC:
             self._executed(task)
-        elif stops.is_group_stop(status):
+            return
+        back = self._backend.put_back(task)
+        if stops.is_group_stop(status):
             task.listen()
             self._group_stopped(task, number)
         elif event == abi.PTRACE_EVENT_STOP:
-            # New, or continued: a stop that we still owed it is void.
+            # New, or continued: a stop that we still owed it is void. One that is new can have the
+            # id that a thread gave up to execute a program, of which we have not heard yet.
+            self._backend.renewed(task)
             task.restop = False
             task.held = [held for held in task.held if held[0] != signal.SIGSTOP]
             if task.tid == self._main:
                 self.stopped = False
             task.resume()
         elif event == 0:
+            if back and number == signal.SIGTRAP and task.signal_code() == _TRAP_TRACE:
+                # It steps itself, and this step was made in the trampoline. The next one is made
+                # where it would have been.
+                number = 0
             self._signalled(task, number)
         else:
             task.resume()
@@ -364,10 +492,16 @@ class Supervisor:
         number = registers[ORIG_RAX]
         flags = _FLAGS_OF.get(number, registers[RDI])
         child = self._family.get(tid)
-        if child is None and _is_traced(tid):
+        if tid in self._early:
+            # What was known of it would never end, and be taken for what is known of the next task
+            # of that id.
+            self._early.remove(tid)
+        elif child is None:
             child = self._family.adopt(tid, tid)
+        self._placement.forked(parent.tid)
         if child is not None:
             self._family.related(parent, child, flags)
+            self._placement.born(tid)
         if self._crowd is not None:
             self._crowd.arrived(parent.tid)
         if self._backend.follows(parent):
@@ -377,7 +511,10 @@ class Supervisor:
 
     def _unknown(self, tid: int) -> Task:
         # A task's first stop, before its parent's event.
+        self._early.discard(tid)
         task = self._family.adopt(tid, process_of(tid))
+        self._family.joined(task)
+        self._placement.born(tid)
         task.program = _program_of(tid)
         return task
 
@@ -390,6 +527,7 @@ class Supervisor:
         if former != task.tid:
             self._finish(task.tid, None)
         self._finish(former, 0)
+        self._placement.executed(task.tid, former)
         maker = self._family.get(former) or task
         named, maker.executing = maker.executing, ()
         by = maker.program
@@ -435,8 +573,13 @@ class Supervisor:
     def _ended(self, tid: int, status: int) -> None:
         self._parked.drop(tid)
         self._finish(tid, None)
+        self._placement.ended(tid)
         task = self._family.remove(tid)
-        if task is not None:
+        if task is None:
+            if len(self._early) >= _EARLY:
+                self._early.pop()
+            self._early.add(tid)
+        else:
             self._backend.gone(task)
             if self._crowd is not None:
                 self._crowd.ended(task)
@@ -463,12 +606,6 @@ def _sent_by_tgkill(task: Task) -> bool:
         info = ptrace.get_siginfo(task.tid).raw
     _, _, code = abi.SIGINFO_HEAD.unpack_from(info)
     return bool(code == _SI_TKILL and int.from_bytes(info[16:20], "little") == os.getpid())
-
-
-def _is_traced(tid: int) -> bool:
-    # A child that was killed at once may have been waited for before its parent's event came. What
-    # was known of it would never end, and be taken for what is known of the next task of that id.
-    return tracer_of(tid) == threading.get_native_id()
 
 
 def _program_of(tid: int) -> bytes:

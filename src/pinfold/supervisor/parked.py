@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from pinfold.tracee.bell import Bell
+from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pinfold.pins.arena import Slot
     from pinfold.policy.calls import Verdict
-    from pinfold.supervisor.engine import Waiting
+    from pinfold.supervisor.decision import Waiting
 
 
 class Parked(NamedTuple):

@@ -16,13 +16,15 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from pinfold.arch.x86_64 import ARGUMENTS
 from pinfold.codec.base import UNREADABLE
 from pinfold.codec.image import FAULT, TOO_LONG
 from pinfold.paths import wants_directory
 from pinfold.policy.rules import NOT_JUDGED, REDIRECT
+from pinfold.supervisor.decision import Judged
+from pinfold.supervisor.shapes import NULL_IS_EMPTY
 from pinfold.syscalls.kinds import Kind, as_int
 from pinfold.tracee.names import NoDirectoryError
 from pinfold.tracee.real import same_file
@@ -36,6 +38,7 @@ from pinfold.uapi.fs import (
     RESOLVE_IN_ROOT,
     RESOLVE_WAYS,
 )
+from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     import ctypes
@@ -46,30 +49,6 @@ if TYPE_CHECKING:
     from pinfold.supervisor.shapes import PathArgument, Shape
     from pinfold.tracee.names import Meaning, Names
     from pinfold.tracee.task import Task
-
-
-class Judged(NamedTuple):
-    """What was decided about one path argument."""
-
-    argument: int
-    asked: bytes
-    """The path as the task gave it."""
-    names: tuple[bytes, ...]
-    """The absolute names that were judged; empty when there was none to judge."""
-    pinned: bytes | None
-    """What the slot holds in the end; None for a path that the kernel will not be able to use, as
-    it could not have used the task's own."""
-    pointer: int
-    """Address of that in the task."""
-    verdict: PathVerdict | None = None
-    real: bytes | None = None
-    """The one of ``names`` that links lead to, where that is known."""
-    direct: bool = False
-    """Whether what is pinned has no symbolic link in it."""
-    jump: bytes = b""
-    """A link in ``/proc`` that jumps to a file without a name, which another task may exchange."""
-    leads: bytes = b""
-    """For an exec, what is executed if nothing is exchanged meanwhile, where that is known."""
 
 
 class Pathnames:
@@ -111,9 +90,14 @@ class Pathnames:
         self._literals = literals
         self._dry = dry
 
-    def judge(self, names: tuple[bytes, ...]) -> PathVerdict:
-        """Returns the verdict of ``--map`` and ``--deny`` on names."""
-        return self._judge(names)
+    def judge(self, names: tuple[bytes, ...], directory: bool = False) -> PathVerdict:
+        """Returns the verdict of ``--map`` and ``--deny`` on names.
+
+        Args:
+            names: The names.
+            directory: Whether the path's spelling insists on a directory.
+        """
+        return self._judge(names, directory)
 
     def read(
         self, task: Task, call: Shape, image: Image, path: PathArgument, how: OpenHow | None
@@ -266,15 +250,6 @@ def with_path(image: Image, one: Judged, new: bytes) -> Judged:
 
 _MAKES: Final = os.O_CREAT | os.O_EXCL
 
-_NULL_IS_EMPTY: Final = frozenset(
-    {
-        *("newfstatat", "statx", "file_getattr", "file_setattr"),
-        *("setxattrat", "getxattrat", "listxattrat", "removexattrat"),
-    }
-)
-"""Calls for which NULL is an empty path, with AT_EMPTY_PATH (``getname_maybe_null``)."""
-
-
 def _copied(
     registers: ctypes.Array[ctypes.c_uint64],
     call: Shape,
@@ -289,11 +264,7 @@ def _copied(
         if path.dirfd < 0 or dirfd != AT_FDCWD:
             return None
         return _without_name(path, image, FAULT)
-    if (
-        address == 0
-        and call.row.name in _NULL_IS_EMPTY
-        and registers[call.at_flags] & AT_EMPTY_PATH
-    ):
+    if address == 0 and call.row.name in NULL_IS_EMPTY and registers[call.at_flags] & AT_EMPTY_PATH:
         # Since Linux 6.11 NULL means the same as an empty path here, and is not followed.
         return b"", image.address_of(image.put(b"\0"))
     found = image.copy_string(address, PATH_MAX)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pinfold.backends.base import Plan
     from pinfold.codec.image import Image
     from pinfold.policy.calls import Argument, Verdict
-    from pinfold.supervisor.pathnames import Judged
+    from pinfold.supervisor.decision import Judged
     from pinfold.supervisor.reading import Read
     from pinfold.supervisor.shapes import Shape
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from pinfold.arch.x86_64 import ARGUMENTS
 from pinfold.codec.openhow import OpenHow
+from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pinfold.codec.image import Image
     from pinfold.policy.calls import Argument
-    from pinfold.supervisor.pathnames import Judged
+    from pinfold.supervisor.decision import Judged
     from pinfold.supervisor.shapes import Shape
     from pinfold.tracee.task import Task
 

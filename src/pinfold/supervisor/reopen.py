@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from pinfold.codec.image import Image
     from pinfold.codec.openhow import OpenHow
-    from pinfold.supervisor.pathnames import Judged
+    from pinfold.supervisor.decision import Judged
 
 _OPENAT2: Final = NR["openat2"]
 _U64: Final = (1 << 64) - 1

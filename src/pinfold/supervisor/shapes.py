@@ -6,17 +6,23 @@ verdict could depend on.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from functools import cache
+from typing import TYPE_CHECKING, Final
 
 from pinfold.arch.x86_64 import ARGUMENTS
-from pinfold.supervisor import arguments
+from pinfold.syscalls.forms import WHOLE, Form
 from pinfold.syscalls.kinds import Kind
 from pinfold.syscalls.neighbours import NEIGHBOURS
+from pinfold.syscalls.numbers import X86_64
 from pinfold.syscalls.refused import REFUSED
 from pinfold.syscalls.table import DESCRIPTOR_ROWS, PATH_ROWS, TABLE, Row
+from pinfold.uapi.fs import AT_EMPTY_PATH, AT_FDCWD
+from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from pinfold.syscalls.forms import Forms
 
 _PATHS: Final = (Kind.PATH, Kind.PATH_OR_NULL, Kind.TEXT)
 
@@ -69,6 +75,8 @@ class Shape(NamedTuple):
     """Register of the id of the task that it changes, -1 without."""
     judged: bool = True
     """Whether it is judged, and not only counted, or looked at for the task that it names."""
+    places: bool = False
+    """Whether it tells or changes where tasks run; see ``supervisor.placement``."""
 
 
 def shape(row: Row, kinds: frozenset[Kind]) -> Shape:
@@ -129,25 +137,113 @@ def with_calls(
         shapes: What is trapped without it.
         calls: By name of a call, kinds of arguments that are read apart from paths. A call that is
             not in the table has no arguments but its registers; one that every sandbox refuses is
-            left out.
+            left out. ``chroot`` is trapped with any other.
     """
+    from pinfold.supervisor.arguments import READABLE  # noqa: PLC0415 (few runs need all readers)
+
     found = dict(shapes)
+    if calls:
+        # A program that gets another root directory unseen spells every name as another one.
+        calls = {"chroot": _NONE, **calls}
     for name, kinds in calls.items():
         if name in _REFUSED:
             continue
         row = TABLE.get(name) or Row(name, "", ())
         before = shapes.get(row.number)
-        wanted = kinds & arguments.READABLE | {Kind.OPEN_HOW}
+        wanted = kinds & READABLE | {Kind.OPEN_HOW}
         if before is not None:
             wanted |= {one.kind for one in before.others}
         found[row.number] = shape(row, frozenset(wanted))
     return found
 
 
+def without(shapes: Mapping[int, Shape], passing: Mapping[str, Forms]) -> dict[int, Shape]:
+    """Returns what is trapped without those calls that only go through.
+
+    Args:
+        shapes: What is trapped else.
+        passing: By name of a call, its forms that go through.
+    """
+    return {
+        number: one
+        for number, one in shapes.items()
+        if one.moves_root or passing.get(one.row.name) != WHOLE
+    }
+
+
+def forms_of(
+    shapes: Mapping[int, Shape], passing: Mapping[str, Forms], *, policy: bool
+) -> dict[int, Forms]:
+    """Returns, by number, which forms of trapped calls go through.
+
+    Those are also the ones that name nothing at all, and so are made whatever the rules are.
+
+    Args:
+        shapes: What is trapped.
+        passing: By name of a call, its forms that go through anyway.
+        policy: Whether a policy judges calls by what their descriptor is open on.
+    """
+    found = {}
+    for number, one in shapes.items():
+        # Of other calls more is asked than what a policy says.
+        if one.judged and one.names < 0 and not (one.moves_root or one.places):
+            forms = (*_nameless(one, policy=policy), *passing.get(one.row.name, ()))
+            if forms:
+                found[number] = forms
+    return found
+
+
+def _nameless(one: Shape, *, policy: bool) -> Forms:
+    # The forms with NULL for the only path, where that means a descriptor or nothing.
+    if len(one.paths) != 1 or (policy and one.describes >= 0):
+        return ()
+    (path,) = one.paths
+    null = path.argument, _ALL, 0
+    if path.kind is Kind.PATH_OR_NULL:
+        if path.dirfd < 0:
+            return (Form((null,), passes=True),)
+        # Of the working directory, it is a path like any other.
+        here = path.argument - 1, _LOW, AT_FDCWD & _LOW
+        return (Form((null, here), passes=False), Form((null,), passes=True))
+    if one.row.name in NULL_IS_EMPTY:
+        # Without any other flag, and of a descriptor that can be: else Linux 6.12 would follow it.
+        kinds = [kind for _, kind in one.row.arguments]
+        flags = kinds.index(Kind.AT_FLAGS), _LOW, AT_EMPTY_PATH
+        return (Form((null, flags, (path.argument - 1, _SIGN, 0)), passes=True),)
+    return ()
+
+
+NULL_IS_EMPTY: Final = frozenset(
+    {
+        *("newfstatat", "statx", "file_getattr", "file_setattr"),
+        *("setxattrat", "getxattrat", "listxattrat", "removexattrat"),
+    }
+)
+"""Calls for which NULL is an empty path, with AT_EMPTY_PATH (``getname_maybe_null``)."""
+
+_ALL: Final = (1 << 64) - 1
+_LOW: Final = (1 << 32) - 1
+_SIGN: Final = 1 << 31
+_NONE: Final[frozenset[Kind]] = frozenset()
+
+
 def counted(shapes: Mapping[int, Shape], calls: Iterable[str]) -> dict[int, Shape]:
     """Returns what is trapped when some calls are to be counted, or looked at, as well."""
-    only = (shape(Row(name, "", ()), frozenset())._replace(judged=False) for name in calls)
-    return {**{one.row.number: one for one in only}, **shapes}
+    return {**{one.row.number: one for one in map(_only, calls)}, **shapes}
+
+
+@cache
+def _only(name: str) -> Shape:
+    return shape(Row(name, "", ()), frozenset())._replace(judged=False)
+
+
+def placing(shapes: Mapping[int, Shape], calls: Iterable[str]) -> dict[int, Shape]:
+    """Returns what is trapped where calls are that tell or change where tasks run."""
+    found = counted(shapes, calls)
+    for name in calls:
+        number = X86_64[name]
+        found[number] = found[number]._replace(places=True)
+    return found
 
 
 _REFUSED: Final = frozenset(one.name for one in REFUSED if one.argument < 0)
@@ -159,7 +255,27 @@ def _shapes(rows: Iterable[Row], kinds: frozenset[Kind]) -> dict[int, Shape]:
     return {one.row.number: one for one in shapes if one.paths or one.others}
 
 
-PATHS: Final = _shapes(PATH_ROWS, frozenset({Kind.OPEN_HOW}))
+PATHS: Mapping[int, Shape]
 """What is trapped, by number, where only paths are judged; ``open_how`` says how one is walked."""
-EVERYTHING: Final = _shapes(TABLE.values(), arguments.READABLE)
+EVERYTHING: Mapping[int, Shape]
 """What is trapped where every pointer argument is looked at."""
+
+
+def _everything() -> dict[int, Shape]:
+    from pinfold.supervisor.arguments import READABLE  # noqa: PLC0415 (as above)
+
+    return _shapes(TABLE.values(), READABLE)
+
+
+_MADE: Final = {
+    "PATHS": lambda: _shapes(PATH_ROWS, frozenset({Kind.OPEN_HOW})),
+    "EVERYTHING": _everything,
+}
+
+
+def __getattr__(name: str) -> Mapping[int, Shape]:
+    # Made when they are asked for: few runs need both, and it takes milliseconds.
+    if name not in _MADE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = _MADE[name]()
+    return found

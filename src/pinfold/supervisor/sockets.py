@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import errno
-from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any, Final
 
 from pinfold.codec.message import Message, routes
-from pinfold.codec.sockaddr import Inet, Inet6, Sockaddr, Unix, Unspec
+from pinfold.codec.sockaddr import Inet, Inet6, Sockaddr, Unix, Unspec, ipv4, ipv6
 from pinfold.supervisor.plans import written
 from pinfold.uapi.fs import AT_FDCWD
 from pinfold.uapi.net import UNIX_PATH_MAX
@@ -98,23 +97,23 @@ def settle(read: Read, one: Argument, others: dict[int, Argument]) -> int:
         return 0
     mapped = address.as_inet if isinstance(address, Inet6) else None
     if mapped is not None and not int(mapped.host):
-        mapped_self = Inet6(_LOOPBACK_MAPPED, address.port)
+        mapped_self = Inet6(ipv6(_LOOPBACK_MAPPED), address.port)
         others[one.at] = written(read.image, one, mapped_self, read.scalars)
     elif not int(address.host):
         # To connect to "anywhere" is to connect to oneself, at the address that the socket is bound
         # to, if it is. It is made the address that is judged.
         itself: Inet | Inet6 = (
-            Inet(_LOOPBACK, address.port)
+            Inet(ipv4(_LOOPBACK), address.port)
             if isinstance(address, Inet)
-            else Inet6(_LOOPBACK6, address.port, address.flow, address.scope)
+            else Inet6(ipv6(_LOOPBACK6), address.port, address.flow, address.scope)
         )
         others[one.at] = written(read.image, one, itself, read.scalars)
     return 0
 
 
-_LOOPBACK: Final = IPv4Address("127.0.0.1")
-_LOOPBACK6: Final = IPv6Address("::1")
-_LOOPBACK_MAPPED: Final = IPv6Address("::ffff:127.0.0.1")
+_LOOPBACK: Final = "127.0.0.1"
+_LOOPBACK6: Final = "::1"
+_LOOPBACK_MAPPED: Final = "::ffff:127.0.0.1"
 
 
 def _path(value: Any) -> bytes | None:

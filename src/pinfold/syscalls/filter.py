@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
 
 from pinfold.syscalls.kinds import Kind
 from pinfold.syscalls.neighbours import BY_NUMBER
@@ -13,11 +14,11 @@ from pinfold.syscalls.table import TABLE
 from pinfold.uapi.net import ROUTING_OPTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
-Test = tuple[int, int, int]
-"""(argument, mask, value): true when ``args[argument] & mask == value``."""
-Answers = dict[int, list[tuple[tuple[Test, ...], int]]]
+    from pinfold.syscalls.forms import Forms, Test
+
+Answers = dict[int, list[tuple[tuple["Test", ...], int]]]
 """Per call number: (tests, filter return value) pairs, the first whose tests all hold applies."""
 
 _ALL = 0xFFFFFFFFFFFFFFFF
@@ -29,6 +30,7 @@ _UNNAMED = {
     if row.pinned == (index,) and row.arguments[index][1] is Kind.SOCKADDR_OR_NULL
 }
 """By number: the one argument of a call that is pinned, where NULL means that there is none."""
+NO_FORMS: Final[Mapping[int, Forms]] = MappingProxyType({})
 
 
 def answers(
@@ -43,6 +45,7 @@ def answers(
     whole: Collection[int] = (),
     neighbours: Collection[int] = (),
     fixed_addresses: bool = False,
+    forms: Mapping[int, Forms] = NO_FORMS,
 ) -> Answers:
     """Returns what the filter answers to which call.
 
@@ -61,6 +64,7 @@ def answers(
             that are about the caller pass.
         fixed_addresses: Whether nothing but the address of a call may say where it goes: socket
             options that do are refused then.
+        forms: By number, the forms of a trapped call that go through all the same.
     """
     result: Answers = {}
     for row in REFUSED:
@@ -77,6 +81,9 @@ def answers(
             cases.append((((pointer, _ALL, 0),), allow))
         if number in neighbours:
             cases.extend((tests, allow) for tests in BY_NUMBER[number].passes)
+        cases.extend(
+            (tests, allow if through else trap) for tests, through in forms.get(number, ())
+        )
         cases.append(((), trap))
     # First of all that is said about this call.
     asks = ((0, _ALL, secret[0]), (1, _ALL, secret[1])), hand_over

@@ -17,6 +17,9 @@ from typing import Final
 class Kind(Enum):
     """What one argument register holds."""
 
+    # There is one object of each. What ``Enum`` has instead is Python, and asked on the hot path.
+    __hash__ = object.__hash__
+
     # Scalars: the register is the argument.
 
     FD = "fd"

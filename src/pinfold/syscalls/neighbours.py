@@ -11,9 +11,10 @@ filter, as do those that only ask.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
 from pinfold.syscalls.numbers import X86_64
+from pinfold.values import NamedTuple
 
 _ALL: Final = 0xFFFFFFFFFFFFFFFF
 _LOW: Final = 0xFFFFFFFF

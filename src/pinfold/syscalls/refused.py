@@ -7,10 +7,11 @@ where the call exists but is not for everyone.
 from __future__ import annotations
 
 import errno
-from typing import Final, NamedTuple
+from typing import Final
 
 from pinfold.syscalls import neighbours
 from pinfold.uapi import prctl
+from pinfold.values import NamedTuple
 
 _ALL = 0xFFFFFFFFFFFFFFFF
 _LOW = 0xFFFFFFFF

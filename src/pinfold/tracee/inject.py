@@ -70,7 +70,7 @@ UNTOUCHED: Final = int.from_bytes(os.urandom(8), "little")
 
 SIGTRAP_BIT: Final = 1 << (signal.SIGTRAP - 1)
 _SIGSYS_BIT: Final = 1 << (signal.SIGSYS - 1)
-_SYS_SECCOMP: Final = 1
+_FAULTS: Final = (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 _HARMLESS: Final = NR["getpid"]
 
 
@@ -116,11 +116,12 @@ class Injector:
             ptrace.get_registers(tid, self._saved)
             self._mask = ptrace.get_signal_mask(tid)
             blocked = _ALL & ~_SIGSYS_BIT
-            quiet = ignores_sigtrap(tid) if self._quiet is None else self._quiet
-            if quiet or self._mask & SIGTRAP_BIT:
-                self._how = abi.PTRACE_SYSCALL
-            else:
+            if not self._mask & SIGTRAP_BIT:
                 blocked &= ~SIGTRAP_BIT
+                if self._quiet is None:
+                    self._quiet = ignores_sigtrap(tid)
+            if self._quiet or blocked & SIGTRAP_BIT:
+                self._how = abi.PTRACE_SYSCALL
             ptrace.set_signal_mask(tid, blocked)
         return self
 
@@ -187,6 +188,53 @@ class Injector:
             return -errno.EPERM
         return value if made and registers[R11] != UNTOUCHED else -errno.EPERM
 
+    def run_code(self, registers: ctypes.Array[ctypes.c_uint64], end: int) -> bool | None:
+        """Has the task run code of ours, and returns whether it ended as it should.
+
+        None when it did not get there: the code was replaced. Its faults are kept from the task.
+
+        Args:
+            registers: What to begin with; afterwards the registers at the end.
+            end: What the code ends with: the address behind a ``syscall`` instruction, where our
+                filter stops the task, and a breakpoint, in case that another one gets in its way.
+
+        With true the task is in the seccomp stop of a call like its own. Then, and only then, it is
+        in that of its own call when the scope ends with :attr:`after` as it was.
+
+        Raises:
+            TraceeGone: As from :meth:`call`.
+        """
+        task = self._task
+        task.store(registers)
+        while True:
+            task.resume()
+            status = self._waits.stop_of(task.tid)
+            if status in (stops.SECCOMP_STOP, stops.STEP_STOP):
+                with task.guard:
+                    ptrace.get_registers(task.tid, registers)
+                if registers[RIP] == end and status == stops.SECCOMP_STOP:
+                    return True
+                if registers[RIP] == end + 1 and not task.sent_by_someone():
+                    return False
+            elif _is_fault(status) and task.signal_code() > 0:
+                return None
+            self.reached(status, stops.SYSCALL_STOP)
+
+    def leave_call(self) -> None:
+        """Ends the call that the task is in a seccomp stop of, unmade: others can be injected then.
+
+        Raises:
+            TraceeGone: As from :meth:`call`.
+        """
+        registers = self._work
+        with self._task.guard:
+            ptrace.get_registers(self._task.tid, registers)
+            registers[ORIG_RAX] = NO_SYSCALL
+            ptrace.set_registers(self._task.tid, registers)
+            self._task.resume(0, abi.PTRACE_SYSCALL)
+        while not self.reached(self._waits.stop_of(self._task.tid), stops.SYSCALL_STOP):
+            self._task.resume(0, abi.PTRACE_SYSCALL)
+
     def _skip_unless(self, number: int) -> None:
         # At the entry of a call. Without the instruction under it, it is one of the task's own.
         registers = self._work
@@ -236,12 +284,13 @@ class Injector:
             self._again = [held for held in self._again if held[0] != signal.SIGSTOP]
         elif event == 0 and status != stops.SYSCALL_STOP:
             number = stops.stop_signal(status)
-            if number != signal.SIGSYS or task.signal_code() != _SYS_SECCOMP:
+            # Those of the kernel's making have a positive code.
+            if number != signal.SIGSYS or task.signal_code() <= 0:
                 self._hold(number)
         return False
 
     def _hold(self, number: int) -> None:
-        if number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE):
+        if number in _FAULTS:
             # The instruction under the injected call was tampered with: the fault is forced, so it
             # would come back at every step. It is the target's own doing and ends the target.
             with self._task.guard:
@@ -249,6 +298,10 @@ class Injector:
             raise TraceeGone(self._task.tid)
         if not _has(self._again, number):
             self._again.append((number, ptrace.get_siginfo(self._task.tid)))
+
+
+def _is_fault(status: int) -> bool:
+    return stops.stop_event(status) == 0 and stops.stop_signal(status) in _FAULTS
 
 
 def _has(held: Sequence[tuple[int, object]], number: int) -> bool:

@@ -18,12 +18,13 @@ from __future__ import annotations
 import errno
 import os
 import re
-from typing import Final, NamedTuple
+from typing import Final
 
 from pinfold.errors import TraceeGone
-from pinfold.paths import climbs, join, normalise, under
-from pinfold.tracee.real import as_name, directory, for_task, real
+from pinfold.paths import as_name, climbs, join, normalise, under
+from pinfold.tracee.real import directory, for_task, real
 from pinfold.uapi.fs import AT_FDCWD
+from pinfold.values import NamedTuple
 
 _DELETED: Final = b" (deleted)"
 _NOT_A_FILE: Final = re.compile(rb"[a-z_]+:")
@@ -119,15 +120,11 @@ class Names:
                 whatever the walk ends in.
         """
         root = b"/" if self.rooted else self._link(tid, "root", errno.ENOENT)
-        inner = path
         start = None
         base = root
         if path[:1] != b"/" or in_root:
             start, base = self._start(tid, dirfd)
-        if in_root or path[:1] == b"/":
-            # No way up from there: ".." stops at the top of the walk.
-            inner = normalise(b"/" + path).lstrip(b"/")
-        name = join(base, inner)
+        name = _folded(root, base, path, in_root=in_root)
         inside = _inside(root, base, path)
         if absolute and start is not None and not _same(start, base):
             inside = None
@@ -220,6 +217,16 @@ class Names:
             kind = NoDirectoryError if _NOT_A_FILE.match(target) else OSError
             raise kind(errno.ENOTDIR, f"{link} is {os.fsdecode(target)}, not a directory")
         return target
+
+
+def _folded(root: bytes, base: bytes, path: bytes, *, in_root: bool) -> bytes:
+    if in_root or path[:1] == b"/":
+        # No way up from there: ".." stops at the top of the walk.
+        return join(base, normalise(b"/" + path).lstrip(b"/"))
+    if root != b"/" and under(base, root):
+        # Nor out of a root directory that the way starts below.
+        return join(root, normalise(base[len(root) :] + b"/" + path).lstrip(b"/"))
+    return join(base, path)
 
 
 def _inside(root: bytes, base: bytes, path: bytes) -> bytes | None:

@@ -23,10 +23,11 @@ import os
 import re
 import stat
 import threading
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from pinfold.linux.files import location
-from pinfold.paths import join, normalise, under
+from pinfold.paths import as_name, join, normalise, under
+from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable
@@ -54,17 +55,6 @@ class Real(NamedTuple):
         if self.name is not None:
             return self.name
         return as_name(self.text) if self.text[:1] == b"/" else None
-
-
-def as_name(text: bytes) -> bytes:
-    """Returns a normal name for what the kernel shows of a file that has none.
-
-    The name of a memory file is its maker's to choose: ``/memfd:x/../../usr/bin/true (deleted)``
-    must not be folded into the name of another file. What is not normal loses its slashes.
-    """
-    if text[:1] == b"/" and normalise(text) == text:
-        return text
-    return b"/" + text.lstrip(b"/").replace(b"/", b"|")
 
 
 def real(root: bytes, way: bytes, tid: int, tgid: int, *, follow: bool) -> Real:

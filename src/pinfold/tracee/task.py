@@ -8,17 +8,23 @@ exec or exit, gets through every ptrace stop). ``gone_on_esrch`` is the one plac
 
 from __future__ import annotations
 
+import ctypes
 import errno
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from pinfold.arch.x86_64 import ORIG_RAX, RAX
 from pinfold.errors import TraceeGone
 from pinfold.linux import ptrace
 from pinfold.uapi import ptrace as abi
+from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
-    import ctypes
     from types import TracebackType
+
+ASSUMED: Final = 1
+"""As long as its parent's event has not told."""
+KNOWN: Final = 2
+"""It has asked for one."""
 
 _TO_EXIT_STOP = abi.PTRACE_SYSCALL
 _FREELY = abi.PTRACE_CONT
@@ -55,17 +61,32 @@ class Batch(NamedTuple):
     sent: int
 
 
+Flight: TypeAlias = tuple[int, int, int, int]
+"""A call that was let go with one argument register pointing into a pin, and is not followed.
+
+The register, its own value, where the call returns to, and the address of the page with the return
+trampolines (``pins.trampoline``). A plain tuple: one is made for each such call.
+"""
+
+
 class AddressSpace:
     """What we installed in one ``mm``: arena number to address. A hint, never an argument.
 
     Shared by tasks that share memory, copied on fork, replaced on exec. Before a pin is used its
     live mapping is checked (``pins.live``).
+
+    Attributes:
+        pins: Arena number to the address of its first slot.
+        code: Arena number to the address of its code page, 0 where it could not be mapped.
+        shared: Whether another task may have used this memory, or may now.
     """
 
-    __slots__ = ("pins",)
+    __slots__ = ("code", "pins", "shared")
 
     def __init__(self, pins: dict[int, int] | None = None) -> None:
         self.pins: dict[int, int] = {} if pins is None else pins
+        self.code: dict[int, int] = {}
+        self.shared = False
 
 
 class Task:
@@ -82,15 +103,23 @@ class Task:
         held: Signal information to hand out when a signal that we held back comes again.
         executing: What the exec that it made last was told to execute, by name.
         batch: How far a ``sendmmsg`` has got that is made again for each message, else None.
+        flight: The call that it was let go with last, if nobody waits for the end of that.
+        filtered: Whether it may have a filter of its own: 0, ``ASSUMED`` or ``KNOWN``.
+        kept: What the back end keeps for its next call; nobody else's business.
         restop: Whether a held stopping signal still has to take effect.
     """
 
     __slots__ = (
+        "_to_registers",
+        "_write",
         "batch",
         "executed",
         "executing",
+        "filtered",
+        "flight",
         "guard",
         "held",
+        "kept",
         "program",
         "registers",
         "restop",
@@ -110,21 +139,29 @@ class Task:
         self.executed = False
         self.executing: tuple[bytes, ...] = ()
         self.registers: ctypes.Array[ctypes.c_uint64] = ptrace.Registers()
+        self._to_registers = ctypes.byref(self.registers)
+        self._write = ptrace.RegisterWriter(self.registers).write
         self.held: list[tuple[int, ctypes.Array[ctypes.c_char]]] = []
         self.restop = False
         self.batch: Batch | None = None
+        self.flight: Flight | None = None
+        self.filtered = 0
+        self.kept: Any = None
 
     def __repr__(self) -> str:
         return f"<Task {self.tid} of {self.tgid}>"
 
     def load(self) -> ctypes.Array[ctypes.c_uint64]:
         """Returns the registers, freshly read into this task's own buffer."""
-        with self.guard:
-            ptrace.get_registers(self.tid, self.registers)
+        if not ptrace.load_registers(self.tid, self._to_registers):
+            with self.guard:
+                ptrace.get_registers(self.tid, self.registers)
         return self.registers
 
     def store(self, registers: ctypes.Array[ctypes.c_uint64]) -> None:
-        """Writes all registers."""
+        """Writes registers: all up to the instruction pointer if they are the task's own buffer."""
+        if registers is self.registers and self._write(self.tid):
+            return
         with self.guard:
             ptrace.set_registers(self.tid, registers)
 
@@ -160,8 +197,9 @@ class Task:
 
     def resume(self, signal: int = 0, how: int = _FREELY) -> None:
         """Lets the task run on, delivering ``signal`` if given."""
-        with self.guard:
-            ptrace.resume(how, self.tid, signal)
+        if not ptrace.resumed(how, self.tid, signal):
+            with self.guard:
+                ptrace.resume(how, self.tid, signal)
 
     def resume_to_exit(self) -> None:
         """Lets the task make its call and stop right after it.

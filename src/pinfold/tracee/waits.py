@@ -59,7 +59,10 @@ class Waits:
             ChildProcessError: Nothing is left to wait for.
         """
         if not self._postponed:
-            return self._first() if self._queue else self._take(0)
+            if self._queue:
+                return self._first()
+            self._taken += 1
+            return os.waitpid(-1, _ANY) if self._taken < _TURNS else self._take(0)
         self._passed += 1
         found = self.ready() if self._passed <= _PATIENCE else None
         if found is None:
@@ -144,7 +147,7 @@ class Waits:
         # As waitpid(). Nothing is resumed before all have been asked, so each is found but once.
         found = os.waitpid(-1, _ANY | flags)
         self._taken += 1
-        if self._taken == _TURNS:
+        if self._taken >= _TURNS:
             self._taken = 0
             self._take_all()
         return found

@@ -9,6 +9,7 @@ PROCMAP_QUERY_VMA_READABLE: Final = 0x01
 PROCMAP_QUERY_VMA_WRITABLE: Final = 0x02
 PROCMAP_QUERY_VMA_EXECUTABLE: Final = 0x04
 PROCMAP_QUERY_VMA_SHARED: Final = 0x08
+PROCMAP_QUERY_COVERING_OR_NEXT_VMA: Final = 0x10
 
 PROCMAP_QUERY_STRUCT: Final = struct.Struct("=9Q4I2Q")
 """``struct procmap_query``: size, query_flags, query_addr, vma_start, vma_end, vma_flags,

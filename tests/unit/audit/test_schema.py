@@ -51,7 +51,7 @@ def test_what_is_written_has_the_fields_in_order(tmp_path: Path) -> None:
 def test_verdicts_are_those_of_the_engine() -> None:
     from pinfold.policy import calls
     from pinfold.policy.rules import ALLOW, DENY, REDIRECT
-    from pinfold.supervisor.engine import UNPINNED
+    from pinfold.supervisor.decision import UNPINNED
 
     words = {ALLOW, DENY, REDIRECT, UNPINNED, "error"}
     words |= {calls.RETURN, calls.SERVE, calls.INJECT, calls.KILL}

@@ -301,5 +301,6 @@ def test_the_module_is_pure() -> None:
         "errno",
         "pinfold.uapi.mman",
         "pinfold.uapi.seccomp",
+        "pinfold.values",
         "typing",
     }

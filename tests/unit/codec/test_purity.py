@@ -12,14 +12,13 @@ from pinfold import codec
 ALLOWED = {
     "__future__",
     "collections.abc",
-    "dataclasses",
     "errno",
     "ipaddress",
     "re",
     "struct",
     "typing",
 }
-OURS = ("pinfold.codec", "pinfold.uapi", "pinfold.errors")
+OURS = ("pinfold.codec", "pinfold.uapi", "pinfold.errors", "pinfold.values")
 
 
 def test_imports() -> None:

@@ -7,6 +7,8 @@ from typing import Final, Literal, NamedTuple
 TRACE: Final = "trace"
 INTERRUPT: Final = "interrupt"
 NATIVE: Final = "native"
+TWO_STOPS: Final = "trace-two-stops"
+"""The trace back end, with every call followed to its end; see ``backends.trace``."""
 PINNED: Final = (TRACE, INTERRUPT, NATIVE)
 """The back ends of pinfold."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pinfold.attack.catalogue.model import UNRESTORED, Attack
+from pinfold.attack.catalogue.model import TWO_STOPS, UNRESTORED, Attack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,4 +87,6 @@ def _signals() -> Iterator[Attack]:
         )
 
 
-SIGNALS: Final[tuple[Attack, ...]] = tuple(_signals())
+SIGNALS: Final[tuple[Attack, ...]] = tuple(
+    one._replace(backends=(*one.backends, TWO_STOPS)) for one in _signals()
+)

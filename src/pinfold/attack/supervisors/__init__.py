@@ -14,6 +14,7 @@ from typing import Final
 
 SUPERVISORS: Final = {
     "trace": "pinned",
+    "trace-two-stops": "pinned",
     "interrupt": "listening",
     "native": "listening",
     "naive": "naive",

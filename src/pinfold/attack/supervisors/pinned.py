@@ -6,15 +6,40 @@ import os
 import sys
 from typing import TYPE_CHECKING, Final
 
+from pinfold.attack.catalogue.model import TWO_STOPS
 from pinfold.attack.rule import AttackJudge
+from pinfold.backends.trace import TraceBackend
 from pinfold.launch.spawn import Command
+from pinfold.pins.install import Installer
 from pinfold.policy.rules import PathRules
 from pinfold.session import Limits, Session, require_machine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pinfold.pins.arena import ArenaPool
+    from pinfold.pins.live import LiveCheck
+    from pinfold.tracee.waits import Waits
+
 _USUAL: Final = Limits()
+
+
+class _TwoStops(TraceBackend):
+    ONE_STOP = False
+
+    __slots__ = ()
+
+
+class _Following(Session):
+    def _backend(
+        self,
+        waits: Waits,
+        listener: int,
+        secret: tuple[int, int],
+        live: LiveCheck,
+        arenas: ArenaPool,
+    ) -> TraceBackend:
+        return _TwoStops(arenas, Installer(waits, listener, secret, live), live)
 
 
 def supervise(
@@ -40,6 +65,8 @@ def supervise(
         PinfoldError: It could not be run.
     """
     require_machine()
+    if name == TWO_STOPS:
+        kind = _Following
     session = kind(
         Command(tuple(os.fsencode(word) for word in command), dict(os.environb)),
         PathRules([], []),

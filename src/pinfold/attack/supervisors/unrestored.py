@@ -38,6 +38,9 @@ def supervise(name: str, command: Sequence[str], *, real: bool = False) -> int:
 
 
 class _Backend(TraceBackend):
+    # A trampoline would put the registers back.
+    ONE_STOP = False
+
     __slots__ = ()
 
     def exit_stop(self, task: Task) -> None:

@@ -142,6 +142,10 @@ class _Backend(TraceBackend):
         self._bases: dict[int, deque[int]] = {}
         self._query = MapsQuery()
 
+    def _may_keep(self, _task: Task) -> bool:
+        # A slot that is kept is used without all of this.
+        return False
+
     def _is_pinned(self, task: Task, arena: Arena) -> bool:
         pins = task.space.pins
         bases = self._bases.setdefault(arena.number, deque(maxlen=_REMEMBERED))

@@ -11,9 +11,10 @@ from __future__ import annotations
 import re
 import tomllib
 from bisect import bisect_right
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from pinfold.paths import printable
+from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,9 +36,10 @@ _SPACE: Final = re.compile(r"[ \t]*")
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 _BASIC: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
 _LITERAL: Final = re.compile(r"'[^']*'")
-_LONG_BASIC: Final = re.compile(r'"""[^"\\]*(?:(?:\\.|"{1,2}(?!"))[^"\\]*)*"{3,5}', re.DOTALL)
-_LONG_LITERAL: Final = re.compile(r"'''[^']*(?:'{1,2}(?!')[^']*)*'{3,5}")
-_PLAIN: Final = re.compile(r"[^,\]}#\n]*")
+# These are compiled when one is met.
+_LONG_BASIC: Final = r'(?s)"""[^"\\]*(?:(?:\\.|"{1,2}(?!"))[^"\\]*)*"{3,5}'
+_LONG_LITERAL: Final = r"'''[^']*(?:'{1,2}(?!')[^']*)*'{3,5}"
+_PLAIN: Final = r"[^,\]}#\n]*"
 """A number, a truth value or a time; spaces after it included."""
 
 
@@ -144,7 +146,7 @@ class Positions:
             return self._array(path, at)
         if first == "{":
             return self._inline(path, at)
-        match = _PLAIN.match(self._text, at)
+        match = re.compile(_PLAIN).match(self._text, at)
         assert match is not None
         return match.end()
 
@@ -189,9 +191,9 @@ class Positions:
     def _string(self, at: int) -> int:
         long = self._text.startswith(('"""', "'''"), at)
         if self._text[at] == '"':
-            match = (_LONG_BASIC if long else _BASIC).match(self._text, at)
+            match = (re.compile(_LONG_BASIC) if long else _BASIC).match(self._text, at)
         else:
-            match = (_LONG_LITERAL if long else _LITERAL).match(self._text, at)
+            match = (re.compile(_LONG_LITERAL) if long else _LITERAL).match(self._text, at)
         assert match is not None
         return match.end()
 
@@ -211,13 +213,13 @@ class Positions:
         self._values.setdefault(path, value)
 
 
-_STEP: Final = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
+_STEP: Final = r"\.([^.\[]+)|\[(\d+|\.\.\.)\]"
 
 
 def parse_path(text: str) -> Path:
     """Returns the key path that msgspec writes as ``$.rule[3].port[0]``; up to a ``[...]``."""
     path: Path = ()
-    for match in _STEP.finditer(text):
+    for match in re.finditer(_STEP, text):
         if match[2] == "...":
             break
         path = (*path, match[1] if match[1] is not None else int(match[2]))

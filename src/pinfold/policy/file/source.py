@@ -15,15 +15,14 @@ from pinfold.policy.file.positions import Path, Positions, parse_path, show_path
 from pinfold.policy.file.schema import ACTIONS, TABLES, PolicyFile
 from pinfold.syscalls.groups import near
 
-_AT: Final = re.compile(r" - at `(?:key in )?([^`]*)`\Z")
-_EXPECTED: Final = re.compile(
-    r"Expected `([^`]*)`(?: (of length )?([<>]=?) (\S+))?(?:, got `(.*)`)?"
-)
-_UNKNOWN: Final = re.compile(r"Object contains unknown field `(.*)`")
-_MISSING: Final = re.compile(r"Object missing required field `(.*)`")
-_VALUE: Final = re.compile(r"Invalid enum value (.*)")
-_SYNTAX: Final = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", re.DOTALL)
-_LONG_NUMBER: Final = re.compile(r"[0-9][0-9_]{4000}")
+# Compiled when there is an error to explain.
+_AT: Final = r" - at `(?:key in )?([^`]*)`\Z"
+_EXPECTED: Final = r"Expected `([^`]*)`(?: (of length )?([<>]=?) (\S+))?(?:, got `(.*)`)?"
+_UNKNOWN: Final = r"Object contains unknown field `(.*)`"
+_MISSING: Final = r"Object missing required field `(.*)`"
+_VALUE: Final = r"Invalid enum value (.*)"
+_SYNTAX: Final = r"(?s)(.*) \(at (?:line (\d+), column (\d+)|end of document)\)"
+_LONG_NUMBER: Final = r"[0-9][0-9_]{4000}"
 _BRACKETS: Final = re.compile(r"[\[{][ \t\r\n\[{]*")
 _WIDE: Final = 120
 """Characters of a line that an error shows."""
@@ -103,10 +102,10 @@ class Source:
         return PolicyError(f"{self.name}:{number}:{column}: {problem}\n{_pointed(line, column)}")
 
     def _syntax(self, message: str) -> PolicyError:
-        match = _SYNTAX.fullmatch(message)
+        match = re.fullmatch(_SYNTAX, message)
         if match is None:
             # What Python refuses, and not TOML.
-            long = _LONG_NUMBER.search(self.text)
+            long = re.search(_LONG_NUMBER, self.text)
             problem = printable(message.encode()) if long is None else "too many digits"
             return self._unread(0 if long is None else long.start(), problem)
         lines = self.text.replace("\r\n", "\n").split("\n")
@@ -137,17 +136,17 @@ class Source:
 
     def _shape(self, message: str) -> PolicyError:
         # msgspec says what and where; said again in this format's words.
-        match = _AT.search(message)
+        match = re.search(_AT, message)
         path = parse_path(match[1]) if match is not None else ()
         what = message[: match.start()] if match is not None else message
-        if (unknown := _UNKNOWN.fullmatch(what)) is not None:
+        if (unknown := re.fullmatch(_UNKNOWN, what)) is not None:
             return self._unknown(path, unknown[1])
-        if (missing := _MISSING.fullmatch(what)) is not None:
+        if (missing := re.fullmatch(_MISSING, what)) is not None:
             hint = "version = 1" if missing[1] == "version" else f'{missing[1]} = "…"'
             if missing[1] == "action":
                 hint = 'action = "deny", or another of ' + ", ".join(ACTIONS)
             return self.error(path, f"there is no `{missing[1]}`; write {hint}", key=True)
-        if (value := _VALUE.fullmatch(what)) is not None:
+        if (value := re.fullmatch(_VALUE, what)) is not None:
             key = next(key for key in reversed(path) if isinstance(key, str))
             word = value[1].strip("'")
             close = near(word, _CHOICES[key]) or f"; write {', '.join(_CHOICES[key])}"
@@ -176,7 +175,7 @@ class Source:
         return path
 
     def _type(self, path: Path, what: str) -> str:
-        match = _EXPECTED.fullmatch(what)
+        match = re.fullmatch(_EXPECTED, what)
         if match is None:
             return what
         wanted, length, sign, bound, got = match.groups()

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import traceback
 from errno import EFAULT, EPERM
+from functools import cached_property
 from inspect import isawaitable
 from ipaddress import IPv4Address
 from itertools import product
@@ -34,8 +35,10 @@ from pinfold.policy.handlers.look import Look, MissingError, detached
 from pinfold.policy.handlers.step import Step
 from pinfold.policy.handlers.view import Call
 from pinfold.policy.judging.meaning import meanings
+from pinfold.policy.judging.passing import without
 from pinfold.policy.judging.reach import features_of
 from pinfold.policy.rules import ALLOW, DENY
+from pinfold.syscalls.forms import NOTHING, WHOLE, both
 from pinfold.syscalls.kinds import PATHS, PINNED, Kind
 from pinfold.syscalls.refused import REFUSED
 from pinfold.syscalls.table import TABLE
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
     from pinfold.policy.calls import Judge, Later, Trapped
     from pinfold.policy.handlers.handler import Handler
     from pinfold.policy.handlers.tasks import Tasks
+    from pinfold.syscalls.forms import Forms
 
 MEANINGS: Final = 64
 """So many combinations of meanings are asked about; a call with more is denied."""
@@ -68,6 +72,9 @@ class HandlerJudge:
         seconds: How long each ``async`` handler may take.
         report: Called with a text about a handler that failed, safe for a terminal; in any thread.
     """
+
+    foreign: Final = True
+    """It calls functions of the host program, in the thread of the supervisor."""
 
     def __init__(
         self,
@@ -98,6 +105,18 @@ class HandlerJudge:
         self.real: Final = rules.real
         self.literals: Final = rules.literals
 
+    @cached_property
+    def passing(self) -> Mapping[str, Forms]:
+        """What no handler is asked about and the rules allow; see ``calls.Judge``."""
+        found = {}
+        for name in self.calls:
+            passes = self._rules.passing.get(name, NOTHING) if name in self._rules.calls else WHOLE
+            for link in self._chains.get(name, ()):
+                passes = both(passes, link.passes(name))
+            if passes:
+                found[name] = passes
+        return found
+
     def judge(self, call: Trapped) -> Verdict | Later:
         """Returns the verdict; see ``calls.Judge``."""
         chain = self._chains.get(call.row.name)
@@ -117,6 +136,10 @@ class HandlerJudge:
 
             self._tasks = Tasks(self._seconds, self._reports.line)
         return self._tasks.later(first, steps, inquiry.end)
+
+    def steady(self, name: str) -> bool:
+        """Returns whether verdicts on a call may be kept; not where a handler is asked."""
+        return name not in self._chains and self._rules.steady(name)
 
     def executed(self, program: bytes, by: bytes) -> Verdict | None:
         """Returns what the rules say; see ``calls.Judge``. Handlers were asked about the call."""
@@ -155,6 +178,10 @@ class _Link:
         self._paths = handler.path_globs()
         self._programs = handler.program_globs()
         self._access = handler.access
+
+    def passes(self, name: str) -> Forms:
+        # The forms of a call about which it is not asked, whatever the call names.
+        return without(name, self._access) if self._access else NOTHING
 
     def meets(self, look: Look) -> bool:
         if self._programs is not None and self._programs.match(look.trapped.program) < 0:

@@ -47,10 +47,12 @@ _ANY_OPEN: Final = _BOTH | _CREATE
 _O: Final = {name: bits for bits, name in O_NAMES}
 _O_CREAT: Final = _O["O_CREAT"]
 _O_TRUNC: Final = _O["O_TRUNC"]
-_O_PATH: Final = _O["O_PATH"]
+O_PATH: Final = _O["O_PATH"]
 _O_TMPFILE: Final = _O["O_TMPFILE"] & ~_O["O_DIRECTORY"]
 """``__O_TMPFILE``; without ``O_DIRECTORY`` the kernel refuses it."""
 _O_ACCMODE: Final = 3
+OPEN_TELLING: Final = _O_CREAT | _O_TRUNC | O_PATH | _O_TMPFILE | _O_ACCMODE
+"""The bits of an open's flags by which :func:`open_access` goes."""
 _EXCHANGE_OR_WHITEOUT: Final = 0x2 | 0x4
 """``RENAME_EXCHANGE`` and ``RENAME_WHITEOUT``: something is put at the old name."""
 
@@ -192,7 +194,7 @@ def needed(does: frozenset[str]) -> frozenset[str]:
 
 def open_access(flags: int) -> frozenset[str]:
     """Returns what an open with these ``O_*`` bits may do with the file."""
-    if flags & _O_PATH:
+    if flags & O_PATH:
         return _READ
     found = (_READ, _WRITE, _BOTH, _BOTH)[flags & _O_ACCMODE]
     if flags & _O_TRUNC:
@@ -212,7 +214,7 @@ def _opened(call: Trapped) -> _Words:
     how = _value(call, "how")
     if not isinstance(how, OpenHow) or how.offset < 0:
         return _ANY_OPEN
-    if how.flags & _O_PATH and how.flags & (_O_CREAT | _O_TRUNC | _O_TMPFILE | _O_ACCMODE):
+    if how.flags & O_PATH and how.flags & (_O_CREAT | _O_TRUNC | _O_TMPFILE | _O_ACCMODE):
         return _ANY_OPEN
     return open_access(how.flags)
 

@@ -26,8 +26,9 @@ from __future__ import annotations
 
 import errno
 from dataclasses import replace
+from functools import cached_property
 from heapq import merge
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from pinfold.codec.sockaddr import Unix
 from pinfold.errors import PolicyError
@@ -38,22 +39,27 @@ from pinfold.policy.judging.access import access_of, moved, possible
 from pinfold.policy.judging.candidates import Candidates
 from pinfold.policy.judging.match import Conditions, Vectors
 from pinfold.policy.judging.meaning import Meaning, Subject, subjects, value_of
+from pinfold.policy.judging.passing import distinct, forms, saying
 from pinfold.policy.judging.reach import features_of, reach
 from pinfold.policy.judging.redirect import Redirection, changed
 from pinfold.policy.judging.replace import replacement
 from pinfold.policy.model import Action, Match, Rule
 from pinfold.policy.rules import ALLOW, DENY, REDIRECT
 from pinfold.policy.unjudged import UNJUDGED
+from pinfold.syscalls.forms import WHOLE
 from pinfold.syscalls.kinds import PATHS, PINNED, Kind
 from pinfold.syscalls.refused import REFUSED
 from pinfold.syscalls.table import TABLE
+from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
     from pinfold.policy.calls import Later
+    from pinfold.policy.judging.passing import Saying
     from pinfold.policy.judging.reach import Features, Reach
     from pinfold.policy.model import PolicyModel
+    from pinfold.syscalls.forms import Forms
 
 _RANK: Final = {ALLOW: 0, REDIRECT: 1, RETURN: 2, SERVE: 2, ASK: 3, DENY: 4, KILL: 5}
 """Of several verdicts the one of the highest rank holds."""
@@ -151,7 +157,8 @@ class RuleJudge:
         linked: Mapping[int, Match] = _NOTHING,
     ) -> None:
         self._ask = ask
-        rules = []
+        self._said: Final[list[Rule]] = []
+        rules = self._said
         self._rules: Final[list[_Ruled]] = []
         for number, rule in enumerate(model.rules):
             rules.append(_checked(rule))
@@ -183,6 +190,25 @@ class RuleJudge:
         self.literals: Final = tuple(dict.fromkeys(_literals(rules)))
         """Files that rules which deny, kill or ask name one by one."""
 
+    @cached_property
+    def passing(self) -> Mapping[str, Forms]:
+        """See :class:`~pinfold.policy.calls.Judge`."""
+        says = [saying(rule) for rule in self._said]
+        of_scope: dict[int, tuple[Saying, ...]] = {}
+        found = {}
+        for name in self.calls:
+            plan = self._plans[name]
+            said = of_scope.get(id(plan.scope))
+            if said is None:
+                numbers = sorted((*plan.scope.free, *plan.scope.named))
+                said = of_scope[id(plan.scope)] = distinct(says[at] for at in numbers)
+            found[name] = forms(name, said, default=not plan.default.rank)
+        if any(found.get(name, WHOLE) != WHOLE for name in _EXECUTING):
+            # Of either, what runs in the end is judged by the rules on both.
+            for name in _EXECUTING:
+                found.pop(name, None)
+        return {name: passes for name, passes in found.items() if passes}
+
     def judge(self, call: Trapped) -> Verdict | Later:
         """Returns the verdict on a call."""
         plan = self._plans.get(call.row.name)
@@ -200,6 +226,14 @@ class RuleJudge:
                 self._cache.clear()
             self._cache[key] = decided
         return decided
+
+    def steady(self, name: str) -> bool:
+        """Returns whether verdicts on a call may be kept; see :class:`~pinfold.policy.calls.Judge`.
+
+        A person's are not: they can be different ones each time.
+        """
+        plan = self._plans.get(name)
+        return plan is None or (plan.cached and not plan.scope.asks and plan.default.rank != _ASKS)
 
     def executed(self, program: bytes, by: bytes) -> Verdict | None:
         """Returns the verdict that kills a program which was executed in the end, or None.

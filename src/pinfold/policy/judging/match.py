@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from pinfold.policy.calls import Trapped
     from pinfold.policy.judging.meaning import Meaning, Reading, Subject
-    from pinfold.policy.model import Rule
+    from pinfold.policy.model import Match, Rule
 
 STRICT: Final = frozenset({DENY, ASK, KILL})
 """What holds against the program."""
@@ -51,6 +51,11 @@ _FAMILIES: Final = {
     "packet": net.AF_PACKET,
     "unspec": net.AF_UNSPEC,
 }
+
+
+def families(match: Match) -> frozenset[int]:
+    """Returns the address families that a rule names, as numbers."""
+    return frozenset(_FAMILIES[one] if isinstance(one, str) else one for one in match.family)
 
 
 class Vectors:
@@ -162,9 +167,7 @@ class Conditions:
             or action.address is not None
         )
         self._access = match.access
-        self._families = frozenset(
-            _FAMILIES[one] if isinstance(one, str) else one for one in match.family
-        )
+        self._families = families(match)
         self._networks = _networks(match.networks)
         self._ports = match.ports
         self._abstract = tuple(map(Pattern, match.abstract))

@@ -1,0 +1,151 @@
+/* floor WAY PATH: what any supervisor pays at least, in C. It has the loop of loop.h as its child,
+ * is told of each openat, decides nothing, and lets the call go on.
+ *
+ *   notify       a listener: RECV, SEND with CONTINUE
+ *   notify-sync  the same, waking the other side on the same CPU
+ *   notify-read  the same, and it copies the path in between
+ *   stop         a tracer: waitpid, PTRACE_CONT
+ *   stops        the same with a second stop when the call is over
+ */
+#define _GNU_SOURCE
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/ptrace.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+
+#include "loop.h"
+
+#ifndef SECCOMP_IOCTL_NOTIF_SET_FLAGS
+#define SECCOMP_IOCTL_NOTIF_SET_FLAGS _IOW('!', 4, uint64_t)
+#endif
+#ifndef SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP
+#define SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP 1ul
+#endif
+
+enum { SECCOMP_STOP = SIGTRAP | PTRACE_EVENT_SECCOMP << 8, CALL_STOP = SIGTRAP | 0x80 };
+
+static _Noreturn void fail(const char *what)
+{
+	perror(what);
+	_exit(4);
+}
+
+static void ended(int signal)
+{
+	int status = 0;
+
+	(void)signal;
+	if (waitpid(-1, &status, WNOHANG) > 0)
+		_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 4);
+}
+
+static void copy_path(pid_t pid, const void *address)
+{
+	char path[4096];
+	size_t room = sizeof(path) - (uintptr_t)address % sizeof(path);
+	struct iovec here = { path, room }, there = { (void *)address, room };
+
+	/* Up to the end of its page: what comes after may not be mapped. */
+	if (process_vm_readv(pid, &here, 1, &there, 1, 0) <= 0 || !memchr(path, 0, room))
+		fail("process_vm_readv");
+}
+
+static _Noreturn void answer(int listener, int sync, int reads)
+{
+	struct seccomp_notif_resp reply = { .flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE };
+	struct seccomp_notif request;
+
+	if (sync && ioctl(listener, SECCOMP_IOCTL_NOTIF_SET_FLAGS,
+			  SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP))
+		fail("SET_FLAGS");
+	for (;;) {
+		memset(&request, 0, sizeof(request));
+		if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &request)) {
+			/* At the child's end: the signal of it follows. */
+			if (errno == ENOENT || errno == EINTR)
+				continue;
+			fail("RECV");
+		}
+		if (reads)
+			copy_path(request.pid, (const void *)request.data.args[1]);
+		reply.id = request.id;
+		if (ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &reply) && errno != ENOENT)
+			fail("SEND");
+	}
+}
+
+static _Noreturn void trace(pid_t child, int both)
+{
+	enum __ptrace_request on = both ? PTRACE_SYSCALL : PTRACE_CONT;
+	int status;
+
+	for (;;) {
+		enum __ptrace_request how = PTRACE_CONT;
+		long signal = 0;
+
+		if (waitpid(child, &status, __WALL) != child)
+			fail("waitpid");
+		if (!WIFSTOPPED(status))
+			_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 4);
+		if (status >> 8 == SECCOMP_STOP)
+			how = on;
+		else if (WSTOPSIG(status) != CALL_STOP && status >> 16 == 0)
+			signal = WSTOPSIG(status);
+		if (ptrace(how, child, 0, signal))
+			fail("PTRACE_CONT");
+	}
+}
+
+/* The child: filtered, as soon as it may be. */
+static _Noreturn void child(const char *path, int traced, int ready, int told)
+{
+	int listener;
+	char byte;
+
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) || read(ready, &byte, 1) != 1)
+		_exit(4);
+	listener = traced ? filter_openat(SECCOMP_RET_TRACE, 0) :
+			    filter_openat(SECCOMP_RET_USER_NOTIF, SECCOMP_FILTER_FLAG_NEW_LISTENER);
+	if (listener < 0 || write(told, &listener, sizeof(listener)) != sizeof(listener))
+		_exit(4);
+	_exit(obey(path, 0));
+}
+
+int main(int argc, char **argv)
+{
+	int ready[2], told[2], traced, listener, pidfd;
+	pid_t pid;
+
+	if (argc != 3 || pipe(ready) || pipe(told))
+		return 2;
+	traced = !strncmp(argv[1], "stop", 4);
+	pid = fork();
+	if (pid < 0)
+		fail("fork");
+	if (pid == 0) {
+		/* So that it does not wait for a parent that is gone. */
+		close(ready[1]);
+		child(argv[2], traced, ready[0], told[1]);
+	}
+	close(0);
+	close(1);
+	close(told[1]);
+	/* A listener does not tell of the end of its last task. */
+	if (!traced)
+		signal(SIGCHLD, ended);
+	if (traced && ptrace(PTRACE_SEIZE, pid, 0,
+			     PTRACE_O_TRACESECCOMP | PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL))
+		fail("PTRACE_SEIZE");
+	if (write(ready[1], "", 1) != 1 || read(told[0], &listener, sizeof(listener)) <= 0)
+		fail("child");
+	if (traced)
+		trace(pid, !strcmp(argv[1], "stops"));
+	pidfd = syscall(SYS_pidfd_open, pid, 0);
+	listener = syscall(SYS_pidfd_getfd, pidfd, listener, 0);
+	if (listener < 0)
+		fail("pidfd_getfd");
+	answer(listener, strcmp(argv[1], "notify"), !strcmp(argv[1], "notify-read"));
+}
