@@ -43,10 +43,24 @@ static char *fifo;
 static pid_t self;
 static unsigned pause_at_most;  /* microseconds between signals */
 
+/* By numbers of pages: a signal that comes in here must not find an address of a pin in a register
+ * that we have put there ourselves. */
+static uint64_t pages[PINS_AT_MOST][2];
+
+static void note_pages(void)
+{
+    for (int i = 0; i < pin_count; i++) {
+        pages[i][0] = (uintptr_t)pins[i].at / PIN_PAGE;
+        pages[i][1] = pages[i][0] + pins[i].size / PIN_PAGE;
+    }
+}
+
 static int is_in_pin(uint64_t value)
 {
+    const uint64_t page = value / PIN_PAGE;
+
     for (int i = 0; i < pin_count; i++)
-        if (value >= (uintptr_t)pins[i].at && value < (uintptr_t)pins[i].at + pins[i].size)
+        if (page >= pages[i][0] && page < pages[i][1])
             return 1;
     return 0;
 }
@@ -308,6 +322,7 @@ int main(int argc, char **argv)
     self = getpid();
     pin_paths();
     pin_find();
+    note_pages();
     fifo = attack_path("scratch/fifo");
     blocks = strcmp(attack.word[1], "blocked") == 0;
     measure(blocks ? CALLS_BETWEEN_BLOCKED : CALLS_BETWEEN);

@@ -6,6 +6,8 @@
  *   notify-read  the same, and it copies the path in between
  *   stop         a tracer: waitpid, PTRACE_CONT
  *   stops        the same with a second stop when the call is over
+ *   stop-all     as stop, and makes all requests that pinfold makes for a redirect: registers, a read
+ *                of the path, a question about a mapping, registers
  */
 #define _GNU_SOURCE
 #include <stdio.h>
@@ -13,6 +15,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/ptrace.h>
+#include <sys/user.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 
@@ -77,10 +80,37 @@ static _Noreturn void answer(int listener, int sync, int reads)
 	}
 }
 
-static _Noreturn void trace(pid_t child, int both)
+/* PROCMAP_QUERY of linux/fs.h (Linux 6.11): size, flags and address go in, the rest comes out. */
+struct question {
+	uint64_t size, flags, address, found[10];
+};
+
+static void all_requests(pid_t child, int maps)
+{
+	struct user_regs_struct registers;
+	struct iovec some = { &registers, 17 * sizeof(long) };
+	struct question question = { .size = sizeof(question) };
+
+	if (ptrace(PTRACE_GETREGS, child, 0, &registers))
+		fail("PTRACE_GETREGS");
+	copy_path(child, (const void *)registers.rsi);
+	question.address = registers.rsp;
+	if (ioctl(maps, _IOWR('f', 17, struct question), &question))
+		fail("PROCMAP_QUERY");
+	if (ptrace(PTRACE_SETREGSET, child, 1 /* NT_PRSTATUS */, &some))
+		fail("PTRACE_SETREGSET");
+}
+
+static _Noreturn void trace(pid_t child, int both, int all)
 {
 	enum __ptrace_request on = both ? PTRACE_SYSCALL : PTRACE_CONT;
-	int status;
+	char name[32];
+	int status, maps;
+
+	snprintf(name, sizeof(name), "/proc/%d/maps", child);
+	maps = open(name, O_RDONLY | O_CLOEXEC);
+	if (maps < 0)
+		fail(name);
 
 	for (;;) {
 		enum __ptrace_request how = PTRACE_CONT;
@@ -90,9 +120,11 @@ static _Noreturn void trace(pid_t child, int both)
 			fail("waitpid");
 		if (!WIFSTOPPED(status))
 			_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 4);
-		if (status >> 8 == SECCOMP_STOP)
+		if (status >> 8 == SECCOMP_STOP) {
 			how = on;
-		else if (WSTOPSIG(status) != CALL_STOP && status >> 16 == 0)
+			if (all)
+				all_requests(child, maps);
+		} else if (WSTOPSIG(status) != CALL_STOP && status >> 16 == 0)
 			signal = WSTOPSIG(status);
 		if (ptrace(how, child, 0, signal))
 			fail("PTRACE_CONT");
@@ -142,7 +174,7 @@ int main(int argc, char **argv)
 	if (write(ready[1], "", 1) != 1 || read(told[0], &listener, sizeof(listener)) <= 0)
 		fail("child");
 	if (traced)
-		trace(pid, !strcmp(argv[1], "stops"));
+		trace(pid, !strcmp(argv[1], "stops"), !strcmp(argv[1], "stop-all"));
 	pidfd = syscall(SYS_pidfd_open, pid, 0);
 	listener = syscall(SYS_pidfd_getfd, pidfd, listener, 0);
 	if (listener < 0)

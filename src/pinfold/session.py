@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pinfold.backends.base import Deny, Kill
 from pinfold.backends.trace import TraceBackend
@@ -36,7 +36,6 @@ from pinfold.tracee.loader import own_loader
 from pinfold.tracee.stops import stopped
 from pinfold.tracee.waits import Waits
 from pinfold.uapi.ptrace import WALL
-from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

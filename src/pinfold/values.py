@@ -1,75 +1,13 @@
 """Classes of values that are cheap to define (pure).
 
-Whoever types a command waits until all classes that it needs are there, and most of them are small
-ones that hold a few values together. ``dataclasses`` writes and compiles the methods of each, and
-needs ``inspect`` for it: a millisecond. ``typing.NamedTuple`` compiles the type of each field.
+Whoever types a command waits until all classes that it needs are there. ``dataclasses`` writes and
+compiles the methods of each, and needs ``inspect`` for it. Values of different classes are never
+equal here, as they can be where both are tuples.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, dataclass_transform
-
-__all__ = ["NamedTuple", "Value"]
-
-if TYPE_CHECKING:
-    from typing import NamedTuple
-else:
-    from collections import _tuplegetter
-
-    class _Tuple(type):
-        # Returns what ``typing.NamedTuple`` returns, but leaves the types of the fields alone, and
-        # compiles what makes an object when the first one is made.
-
-        def __new__(cls, name, bases, namespace):
-            if not bases:
-                return super().__new__(cls, name, bases, namespace)
-            fields = tuple(namespace.pop("__annotations__", ()))
-            defaults = {field: namespace.pop(field) for field in fields if field in namespace}
-            getters = {field: _tuplegetter(at, None) for at, field in enumerate(fields)}
-            names = {"_fields": fields, "_field_defaults": defaults, "__match_args__": fields}
-
-            def first(cls, *given, **named):
-                made.__new__ = new = staticmethod(_new(fields, defaults))
-                return new(cls, *given, **named)
-
-            made = type(name, (_Named,), {"__slots__": (), **names, **getters, **namespace})
-            made.__new__ = staticmethod(first)
-            return made
-
-    class _Named(tuple):
-        __slots__ = ()
-
-        @classmethod
-        def _make(cls, values):
-            return cls(*values)
-
-        def _replace(self, /, **changes):
-            made = tuple.__new__(type(self), map(changes.pop, self._fields, self))
-            if changes:
-                raise ValueError(f"{type(self).__name__} has no fields {sorted(changes)}")
-            return made
-
-        def _asdict(self):
-            return dict(zip(self._fields, self, strict=True))
-
-        def __repr__(self):
-            return _shown(self, self._fields, self)
-
-        def __getnewargs__(self):
-            return tuple(self)
-
-    def _new(fields, defaults):
-        # As a named tuple does it: nothing else takes named arguments at that speed.
-        names = ", ".join(fields)
-        made = eval(  # noqa: S307 (names of fields, which are written in this program)
-            f"lambda cls, {names}: new(cls, ({names},))", {"new": tuple.__new__}
-        )
-        made.__name__ = made.__qualname__ = "__new__"
-        made.__defaults__ = tuple(defaults.values())
-        return made
-
-    class NamedTuple(metaclass=_Tuple):
-        """Base of a tuple with names for its elements, written as for ``typing.NamedTuple``."""
+from typing import Any, ClassVar, dataclass_transform
 
 
 @dataclass_transform(frozen_default=True)

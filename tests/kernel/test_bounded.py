@@ -22,7 +22,7 @@ from pinfold.errors import AuditError
 from pinfold.policy.handlers.tasks import _SWEPT, _Clock
 from pinfold.policy.learning.facts import MOST, ROOM, Fact, Facts
 from pinfold.syscalls.table import TABLE
-from tests.kernel.support import PATIENCE, PINFOLD, TRAP_ALL, ends, next_line, started
+from tests.kernel.support import PATIENCE, PINFOLD, TRAP_ALL, ends, execute, next_line, started
 from tests.programs import build
 
 if TYPE_CHECKING:
@@ -167,3 +167,36 @@ def test_the_clock_forgets_what_is_over_behind_one_that_takes_long() -> None:
         assert clock._queue[0][1]() is kept[0]
     finally:
         clock.close()
+
+
+DEEP: Final = """
+import os, shutil, sys
+os.chdir(sys.argv[1])
+for _ in range(22):
+    os.mkdir("d" * 200)
+    os.chdir("d" * 200)
+shutil.copy("/bin/true", "true")
+for _ in range(2):
+    child = os.fork()
+    if not child:
+        os.execv("./true", ["true"])
+    print(os.waitpid(child, 0)[1])
+"""
+
+
+def test_a_program_whose_name_is_longer_than_a_path_is_killed(tmp_path: Path) -> None:
+    done = execute(
+        [
+            *PINFOLD,
+            "--audit",
+            tmp_path / "log",
+            "--",
+            "/usr/bin/python3",
+            "-I",
+            "-c",
+            DEEP,
+            tmp_path,
+        ]
+    )
+    assert done.returncode == 0, done
+    assert done.stdout.split() == [str(int(signal.SIGKILL))] * 2

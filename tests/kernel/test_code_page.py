@@ -105,7 +105,11 @@ def test_what_is_no_obstacle(someone: User, way: str) -> None:
 
 
 def test_a_program_that_steps_itself(someone: User) -> None:
-    command = [someone.program("sig_own_step"), someone.file("file", "A"), "20"]
+    command: list[str | bytes | Path] = [
+        someone.program("sig_own_step"),
+        someone.file("file", "A"),
+        "20",
+    ]
     bare = execute(command)
     done = someone.pinfold(*TRAP_ALL, "--", *command)
     assert bare.returncode == done.returncode == 0, (bare, done)

@@ -1,35 +1,12 @@
-"""Classes of values: what is promised of them, next to the classes of the standard library."""
+"""Classes of values: what is promised of them."""
 
 from __future__ import annotations
 
 import pickle
-import typing
 
 import pytest
 
-from pinfold.values import NamedTuple, Value
-
-
-class Point(NamedTuple):
-    """A point."""
-
-    x: int
-    """Across."""
-    y: int = 2
-    name: str | None = None
-
-    @property
-    def sum(self) -> int:
-        """Both."""
-        return self.x + self.y
-
-
-class Typed(typing.NamedTuple):
-    """The same."""
-
-    x: int
-    y: int = 2
-    name: str | None = None
+from pinfold.values import Value
 
 
 class Pair(Value):
@@ -53,37 +30,6 @@ class Twin(Value):
 
 class Nothing(Value):
     """Without fields."""
-
-
-def test_a_tuple_is_like_any_other() -> None:
-    point = Point(1)
-    assert tuple(point) == tuple(Typed(1)) == (1, 2, None)
-    assert (point.x, point.y, point.name, point.sum) == (1, 2, None, 3)
-    assert Point(1, name="n") == Point(x=1, y=2, name="n")
-    assert repr(point) == "Point(x=1, y=2, name=None)"
-    assert hash(point) == hash((1, 2, None))
-    assert point._replace(y=5) == (1, 5, None)
-    assert point._asdict() == Typed(1)._asdict()
-    assert Point._make([1, 2, "n"]) == (1, 2, "n")
-    assert (Point._fields, Point._field_defaults) == (Typed._fields, Typed._field_defaults)
-    assert (Point.__name__, Point.__module__, Point.__doc__) == ("Point", __name__, "A point.")
-    assert type(pickle.loads(pickle.dumps(point))) is Point
-    match point:
-        case Point(one, name=name):
-            assert (one, name) == (1, None)
-
-
-@pytest.mark.parametrize("of", [Point, Typed])
-def test_what_a_tuple_refuses(of: type[Point]) -> None:
-    for arguments in ((), (1, 2, 3, 4)):
-        with pytest.raises(TypeError):
-            of(*arguments)
-    with pytest.raises(TypeError):
-        of(1, z=2)  # type: ignore[call-arg]  # that is what is tried
-    with pytest.raises(ValueError, match="z"):
-        of(1)._replace(z=2)  # type: ignore[call-arg]  # likewise
-    with pytest.raises(AttributeError):
-        of(1).x = 2  # type: ignore[misc]  # likewise
 
 
 def test_a_value_is_equal_by_class_and_content() -> None:

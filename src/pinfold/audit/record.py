@@ -11,7 +11,7 @@ of their own, the length and the first of them. What a handler served is shown b
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pinfold.codec.message import Message, descriptors
 from pinfold.codec.openhow import OpenHow
@@ -29,7 +29,6 @@ from pinfold.syscalls.kinds import (
     show_open_flags,
 )
 from pinfold.uapi.fs import AT_FDCWD
-from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

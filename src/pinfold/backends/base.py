@@ -14,9 +14,7 @@ A back end
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
-
-from pinfold.values import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,11 +13,10 @@ negative.
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pinfold.uapi.mman import F_SEAL_FUTURE_WRITE, F_SEAL_WRITE, PAGE_SIZE
 from pinfold.uapi.seccomp import SECCOMP_REDIRECT_FLAG_CONTINUE
-from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -144,6 +144,7 @@ def _ways() -> list[_Case]:
                 ("notify-read", "RECV, the path is copied, SEND with CONTINUE, waking likewise"),
                 ("stop", "one ptrace stop"),
                 ("stops", "two ptrace stops"),
+                ("stop-all", "one stop, and all requests that pinfold makes"),
             )
         ),
         _Case(

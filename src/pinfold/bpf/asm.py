@@ -27,11 +27,10 @@ jumps, and a landing that serves two jumps costs the second one an instruction m
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from pinfold.bpf.facts import FULL
 from pinfold.uapi import bpf as abi
-from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pinfold.values import NamedTuple
+from typing import NamedTuple
 
 
 class Arg(NamedTuple):

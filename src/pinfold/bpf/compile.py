@@ -32,12 +32,11 @@ which is as correct and no longer than the list, but may hold branches that noth
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from pinfold.bpf.asm import Graph, Insn
 from pinfold.bpf.facts import FULL, UNKNOWN, Word
 from pinfold.uapi.seccomp import X32_SYSCALL_BIT
-from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -13,9 +13,7 @@ overlapped, some word is left (this ends almost every question); else one bit is
 
 from __future__ import annotations
 
-from typing import Final
-
-from pinfold.values import NamedTuple
+from typing import Final, NamedTuple
 
 FULL: Final = 0xFFFFFFFF
 """A mask of all bits of a word."""

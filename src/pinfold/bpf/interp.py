@@ -18,13 +18,12 @@ Where the language surprises:
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pinfold.bpf.asm import Insn, assemble
 from pinfold.bpf.facts import FULL
 from pinfold.uapi import bpf as abi
 from pinfold.uapi.seccomp import SECCOMP_DATA
-from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

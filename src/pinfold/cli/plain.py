@@ -9,10 +9,9 @@ command line that leaves no question open is understood without it. Whatever is 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pinfold.errors import PolicyError
-from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import errno
 import struct
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from pinfold.codec.base import Refused, SlotFull
 from pinfold.errors import InternalError
 from pinfold.uapi.mman import PAGE_SIZE
-from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,12 +16,11 @@ Kernel: ``__copy_msghdr``, ``____sys_sendmsg`` and ``__sys_sendmmsg`` in ``net/s
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pinfold.codec import sockaddr
 from pinfold.codec.base import UNREADABLE
 from pinfold.uapi import net
-from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from pinfold.codec.image import Image

@@ -8,11 +8,10 @@ Kernel: ``sys_openat2`` in ``fs/open.c``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pinfold.codec.base import UNREADABLE
 from pinfold.uapi.fs import OPEN_HOW
-from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from pinfold.codec.image import Image

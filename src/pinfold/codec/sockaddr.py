@@ -21,13 +21,13 @@ from __future__ import annotations
 
 import re
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pinfold.codec.base import UNREADABLE
 from pinfold.codec.text import escaped, unescaped
 from pinfold.errors import PolicyError
 from pinfold.uapi import net
-from pinfold.values import NamedTuple, Value
+from pinfold.values import Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,12 +5,11 @@ Kernel: ``import_xattr_name``, ``setxattr_copy`` and ``path_setxattrat`` in ``fs
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pinfold.codec.base import UNREADABLE
 from pinfold.codec.image import TOO_LONG
 from pinfold.uapi.xattr import XATTR_ARGS, XATTR_NAME_MAX, XATTR_SIZE_MAX
-from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from pinfold.codec.image import Image

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import struct
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pinfold import bpf
 from pinfold.pins.install import DELIVERY_CALL
@@ -18,7 +18,6 @@ from pinfold.syscalls.filter import NO_FORMS, answers
 from pinfold.syscalls.numbers import X86_64
 from pinfold.uapi import bpf as bpf_abi
 from pinfold.uapi import seccomp as abi
-from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -28,23 +28,22 @@ when the filter comes.
 from __future__ import annotations
 
 # The parts of ``signal`` and ``socket`` that are C. To make enumerations of all that it knows takes
-# ``socket`` longer than we take for a whole launch; and ``signal`` makes them of all that it returns,
-# in memory that the child has to copy first.
-import _signal
+# ``socket`` longer than we take for a whole launch; and ``signal`` makes them of all it returns, in
+# memory that the child has to copy first.
+import _signal  # type: ignore[import-not-found]  # not among mypy's modules
 import _socket as socket
 import contextlib
 import errno
 import os
 import signal
 import struct
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 from pinfold.errors import LaunchError, UnsupportedError
 from pinfold.launch.command import candidates
 from pinfold.linux import process, ptrace, uio
 from pinfold.linux.descriptors import above_streams, close_others
 from pinfold.uapi.seccomp import SECCOMP_FILTER_FLAG_NEW_LISTENER
-from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -5,10 +5,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from typing import Final
+from typing import Final, NamedTuple
 
 from pinfold.uapi import procmap as abi
-from pinfold.values import NamedTuple
 
 _LETTERS: Final = (
     (b"r", abi.PROCMAP_QUERY_VMA_READABLE),

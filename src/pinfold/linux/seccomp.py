@@ -5,13 +5,12 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
-from typing import Final
+from typing import Final, NamedTuple
 
 from pinfold.linux import libc
 from pinfold.syscalls.numbers import X86_64 as NR
 from pinfold.uapi import bpf
 from pinfold.uapi import seccomp as abi
-from pinfold.values import NamedTuple
 
 _SIG_BLOCK: Final = 0
 _SIG_SETMASK: Final = 2

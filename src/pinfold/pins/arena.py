@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pinfold.errors import UnsupportedError
 from pinfold.pins import trampoline
@@ -27,7 +27,6 @@ from pinfold.pins.pin import Pin
 from pinfold.pins.sealed import file_of
 from pinfold.tracee.memory import Memory
 from pinfold.uapi.fs import PATH_MAX
-from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     import mmap
@@ -165,11 +164,8 @@ class ArenaPool:
         kind = next((kind for kind, one in enumerate(self._classes) if size <= one.size), None)
         if kind is None:
             raise OSError(errno.E2BIG, f"arguments of {size} bytes or more cannot be pinned")
-        for number, free in self._free[kind].items():
-            if free:
-                break
-        else:
-            number, free = self._grow(kind)
+        found = next((one for one in self._free[kind].items() if one[1]), None)
+        number, free = found or self._grow(kind)
         self._used += 1
         return Slot(self._arenas[number], free.pop(), self._classes[kind].size, kind)
 

@@ -18,7 +18,7 @@ import contextlib
 import errno
 import functools
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pinfold.errors import TraceeGone, UnsupportedError
 from pinfold.linux import libc
@@ -30,7 +30,6 @@ from pinfold.uapi.procmap import (
     PROCMAP_QUERY_VMA_SHARED,
     PROCMAP_QUERY_VMA_WRITABLE,
 )
-from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

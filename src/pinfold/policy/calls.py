@@ -8,10 +8,9 @@ they made of a call, and is not asked about a path that they have settled.
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from pinfold.policy.rules import ALLOW, DENY, REDIRECT
-from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -23,21 +23,21 @@ power of the path's length. Instead:
 
 - Patterns without wildcards go into a tree of dictionaries. Any number of them costs one lookup for
   each component of the path, and usually ends at the first or second.
-- All others become *one* nondeterministic automaton. A pattern of ``n`` byte tokens has ``n + 1``
-  states in a row, numbered on from those of the pattern before; the set of states that are alive
-  is one Python int. For a byte ``c``::
+- All others go into a tree as well, in ``policy.globtree``. What a name costs there depends on the
+  places where it can be at once, and those are few unless patterns or name are made for it.
+- Where they are many, all patterns with wildcards are *one* nondeterministic automaton. A pattern
+  of ``n`` byte tokens has ``n + 1`` states in a row, numbered on from those of the pattern before;
+  the set of states that are alive is one Python int. For a byte ``c``::
 
       alive = (alive & advance[c]) << 1 | alive & stay
 
   ``advance[c]`` holds the states whose next token takes ``c``, ``stay`` those before a star. The
   last state of a pattern is in no ``advance``, so nothing runs over into the next pattern. A slash
   has a step of its own: only ``**`` stays, and the state between the slashes of ``/**/`` is left at
-  the moment it is entered, through ``skip``. The lowest surviving last state is the first pattern.
+  the moment it is entered, through ``skip``.
 
-The step count is the path's length. The cost of one step grows with the number of states, a word
-for each 30 of them, up to the last pattern that is still alive. Who asks again and again for *all*
-patterns that match pays that only where the automaton has not been before: :meth:`GlobSet.matches`
-keeps the sets of states that it has met, and where each byte led from there, up to a bound.
+The automaton takes as many steps as the path has bytes. The cost of one grows with the number of
+states, a word for each 30 of them. The tree gives up before it is much slower than that.
 
 What is no path (an argument, a variable's value, an abstract socket's name) is matched by
 :class:`Pattern`: the same language, but a slash is a byte like any other, there is no ``**``, and
@@ -47,31 +47,21 @@ nothing lies below.
 from __future__ import annotations
 
 import re
-from enum import Enum, auto
+from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from pinfold.errors import PolicyError
 from pinfold.paths import Tree, normalise, printable
+from pinfold.policy.globtree import GlobTree, Star, Token
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 
-class _Star(Enum):
-    NAME = auto()
-    DEEP = auto()
-
-
-_Token = bytes | _Star
-"""A set of bytes of which one is taken, or a star."""
-
 _NOT_SLASH = bytes(byte for byte in range(256) if byte != 0x2F)
 _ANY = bytes(range(256))
 _SPECIAL = b"*?[\\\0"
-_KEPT: Final = 8 << 20
-"""Bytes, about, of states that one set of patterns keeps."""
-_STEP: Final = 500
-"""Bytes, about, that a step takes which is kept, apart from its states."""
 
 
 def malformed(text: bytes, at: int, problem: str) -> PolicyError:
@@ -98,9 +88,11 @@ class GlobSet:
 
     def __init__(self, patterns: Sequence[bytes]) -> None:
         literal: dict[bytes, list[int]] = {}
-        wild: list[tuple[int, list[_Token]]] = []
+        wild: list[tuple[int, list[Token]]] = []
         for index, pattern in enumerate(patterns):
             name, tokens = parse(pattern)
+            if tokens == [Star.DEEP]:
+                name = b"/"  # both are everything
             if name is None:
                 wild.append((index, tokens))
             else:
@@ -110,14 +102,46 @@ class GlobSet:
         for name in sorted(literal, key=lambda name: 0 if name == b"/" else name.count(b"/")):
             above = self._literals.deepest(name) or ()
             self._literals.insert(name, tuple(sorted((*above, *literal[name]))))
-        self._compile(wild)
-        width = self._final.bit_length() // 8
-        self._most: Final = max(256, _KEPT // (width + _STEP))
-        self._seen: Final[dict[int, _Seen]] = {}
-        self._steps = 0
-        self._first = self._seen[self._start] = _Seen(self._start)
+        self._any: Final = bool(literal)
+        self._tree: Final = GlobTree(wild)
+        self._wild: Final = [(index, patterns[index]) for index, _ in wild]
 
-    def _compile(self, wild: Iterable[tuple[int, list[_Token]]]) -> None:
+    def _named(self, path: bytes) -> tuple[int, ...]:
+        return (self._literals.deepest(path) or ()) if self._any else ()
+
+    @cached_property
+    def _automaton(self) -> _Automaton:
+        # Made for the first name that the tree gives up on; usual ones never need it.
+        return _Automaton((index, parse(pattern)[1]) for index, pattern in self._wild)
+
+    def match(self, path: bytes) -> int:
+        """Returns the index of the first pattern that matches the normal name ``path``, or -1."""
+        literal = self._named(path)
+        first = literal[0] if literal else -1
+        if self._wild:
+            found = self._tree.find(path)
+            if found is None:
+                found = self._automaton.find(path)
+            for part in found:
+                if first < 0 or part[0] < first:
+                    first = part[0]
+        return first
+
+    def matches(self, path: bytes) -> tuple[int, ...]:
+        """Returns the indexes of all patterns that match the normal name ``path``, in order."""
+        literal = self._named(path)
+        if not self._wild:
+            return literal
+        found = self._tree.find(path)
+        if found is None:
+            found = self._automaton.find(path)
+        return tuple(sorted({*literal, *chain.from_iterable(found)})) if found else literal
+
+
+class _Automaton:
+    # All patterns with wildcards at once; see the head of the module.
+
+    def __init__(self, wild: Iterable[tuple[int, list[Token]]]) -> None:
         advance: list[list[int]] = [[] for _ in range(256)]
         start: list[int] = []
         stay: list[int] = []
@@ -134,7 +158,7 @@ class GlobSet:
                     state += 1
                     continue
                 stay.append(state)
-                if token is _Star.DEEP:
+                if token is Star.DEEP:
                     deep.append(state)
                     around = tokens[position - 1 : position], tokens[position + 1 : position + 2]
                     if around == ([b"/"], [b"/"]):
@@ -142,71 +166,15 @@ class GlobSet:
             final[state] = index
             state += 1
         self._start = _bits(start)
-        self._advance = [_bits(states) for states in advance]
+        self._advance = [_bits(states) if states else 0 for states in advance]
         self._stay = _bits(stay)
         self._deep = _bits(deep)
         self._skip = _bits(skip)
         self._final = _bits(final)
-        self._index = {state + 1: index for state, index in final.items()}
+        self._index = final
 
-    def match(self, path: bytes) -> int:
-        """Returns the index of the first pattern that matches the normal name ``path``, or -1."""
-        literal = self._literals.deepest(path)
-        wild = self._run(path) if self._start else -1
-        if literal is None:
-            return wild
-        return literal[0] if wild < 0 else min(literal[0], wild)
-
-    def matches(self, path: bytes) -> tuple[int, ...]:
-        """Returns the indexes of all patterns that match the normal name ``path``, in order."""
-        literal = self._literals.deepest(path)
-        wild = self._walk(path) if self._start else ()
-        if literal is None:
-            return wild
-        return tuple(sorted(literal + wild)) if wild else literal
-
-    def _walk(self, path: bytes) -> tuple[int, ...]:
-        seen = self._first
-        for byte in path if path != b"/" else b"":
-            seen = seen.after.get(byte) or self._step(seen, byte)
-            if not seen.alive:
-                return ()
-        if seen.hits is None:
-            seen.hits = self._hits(seen.alive & self._final)
-        return seen.hits
-
-    def _step(self, seen: _Seen, byte: int) -> _Seen:
-        alive = seen.alive
-        if byte == 0x2F:
-            entered = (alive & self._advance[byte]) << 1
-            alive = entered | (entered & self._skip) << 1 | alive & self._deep
-        else:
-            alive = (alive & self._advance[byte]) << 1 | alive & self._stay
-        if self._steps == self._most:
-            self._forget()
-        self._steps += 1
-        after = self._seen.get(alive)
-        if after is None:
-            after = self._seen[alive] = _Seen(alive)
-        seen.after[byte] = after
-        return after
-
-    def _forget(self) -> None:
-        for seen in self._seen.values():
-            seen.after.clear()  # they lead to one another in circles
-        self._seen.clear()
-        self._steps = 0
-        self._first = self._seen[self._start] = _Seen(self._start)
-
-    def _hits(self, bits: int) -> tuple[int, ...]:
-        found = []
-        while bits:
-            lowest = bits & -bits
-            found.append(self._index[lowest.bit_length()])
-            bits ^= lowest
-        return tuple(found)
-
-    def _run(self, path: bytes) -> int:
+    def find(self, path: bytes) -> list[list[int]]:
+        """Returns the numbers of the patterns that match a normal name: one list, or none."""
         alive = self._start
         advance = self._advance
         stay = self._stay
@@ -216,19 +184,20 @@ class GlobSet:
             for byte in component:
                 alive = (alive & advance[byte]) << 1 | alive & stay
             if not alive:
-                return -1
+                return []
         hits = alive & self._final
-        return self._index[(hits & -hits).bit_length()] if hits else -1
+        return [self._numbers(hits)] if hits else []
 
-
-class _Seen:
-    # A set of states that are alive, and what becomes of it.
-    __slots__ = ("after", "alive", "hits")
-
-    def __init__(self, alive: int) -> None:
-        self.alive = alive
-        self.after: dict[int, _Seen] = {}
-        self.hits: tuple[int, ...] | None = None
+    def _numbers(self, bits: int) -> list[int]:
+        # A pass over the digits: taking the lowest bit away copies the int each time.
+        digits = bits.to_bytes(bits.bit_length() // 8 + 1, "little")
+        return [
+            self._index[at * 8 + bit]
+            for at, digit in enumerate(digits)
+            if digit
+            for bit in range(8)
+            if digit >> bit & 1
+        ]
 
 
 class Pattern:
@@ -273,7 +242,7 @@ class Pattern:
                 for byte in token:
                     advance[byte].append(state)
                 state += 1
-        self._advance = [_bits(states) for states in advance]
+        self._advance = [_bits(states) if states else 0 for states in advance]
         self._stay = _bits(stay)
         self._final = 1 << state
 
@@ -370,7 +339,7 @@ def _cut(pattern: bytes) -> Iterator[tuple[bytes, bytes | None]]:
     at = 0
     while at < len(pattern):
         token, after, plain = _token(pattern, at, _NOT_SLASH)
-        if token is _Star.DEEP:
+        if token is Star.DEEP:
             return
         if token == b"/" and at:
             yield pattern[:at], spelt
@@ -395,7 +364,7 @@ def _bits(states: Iterable[int]) -> int:
     return int.from_bytes(mask, "little")
 
 
-def parse(pattern: bytes) -> tuple[bytes | None, list[_Token]]:
+def parse(pattern: bytes) -> tuple[bytes | None, list[Token]]:
     """Returns the name that a pattern without wildcards spells, or else None and its tokens.
 
     Raises:
@@ -408,7 +377,7 @@ def parse(pattern: bytes) -> tuple[bytes | None, list[_Token]]:
         raise malformed(pattern, 0, "a pattern begins with `/` or `**`; perhaps write `**/` before")
     if b"\0" in pattern:
         raise malformed(pattern, pattern.index(b"\0"), "no file name has a NUL byte; remove it")
-    tokens: list[_Token] = []
+    tokens: list[Token] = []
     wild = False
     first, begin = 0, 0  # of the component being read: its first token, its first byte
     at = 0
@@ -418,7 +387,7 @@ def parse(pattern: bytes) -> tuple[bytes | None, list[_Token]]:
         if token == b"/":
             if at:
                 _check_component(pattern, begin, tokens[first:])
-            if tokens[-3:] == [_Star.DEEP, b"/", _Star.DEEP]:
+            if tokens[-3:] == [Star.DEEP, b"/", Star.DEEP]:
                 del tokens[-2:]  # `**/**/` is `**/`; so no two states with a skip are in a row
             first, begin = len(tokens) + 1, after
         tokens.append(token)
@@ -427,7 +396,7 @@ def parse(pattern: bytes) -> tuple[bytes | None, list[_Token]]:
     return None if wild else b"".join(token for token in tokens if isinstance(token, bytes)), tokens
 
 
-def _token(pattern: bytes, at: int, any_of: bytes) -> tuple[_Token, int, bool]:
+def _token(pattern: bytes, at: int, any_of: bytes) -> tuple[Token, int, bool]:
     """Returns the token at ``at``, where the next one begins, and whether it is no wildcard.
 
     Args:
@@ -442,7 +411,7 @@ def _token(pattern: bytes, at: int, any_of: bytes) -> tuple[_Token, int, bool]:
         return pattern[at + 1 : at + 2], at + 2, True
     if byte == b"*":
         after = len(pattern) - len(pattern[at:].lstrip(b"*"))
-        return _Star.NAME if after == at + 1 else _Star.DEEP, after, False
+        return Star.NAME if after == at + 1 else Star.DEEP, after, False
     if byte == b"?":
         return any_of, at + 1, False
     if byte == b"[":
@@ -450,7 +419,7 @@ def _token(pattern: bytes, at: int, any_of: bytes) -> tuple[_Token, int, bool]:
     return byte, at + 1, True
 
 
-def _check_component(pattern: bytes, begin: int, tokens: list[_Token]) -> None:
+def _check_component(pattern: bytes, begin: int, tokens: list[Token]) -> None:
     if not tokens:
         at = max(begin - 1, 0)
         raise malformed(pattern, at, "names never have an empty component; remove this `/`")

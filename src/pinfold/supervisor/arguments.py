@@ -7,7 +7,7 @@ itself, where in the order of its checks it always did.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pinfold.codec import message, openhow, sockaddr, vector, xattr
 from pinfold.codec.base import UNREADABLE
@@ -16,7 +16,6 @@ from pinfold.syscalls.kinds import FIXED, NULLABLE, Kind
 from pinfold.uapi.fs import PATH_MAX
 from pinfold.uapi.mman import PAGE_SIZE
 from pinfold.uapi.net import SOCKADDR_STORAGE_SIZE
-from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -36,13 +36,13 @@ from pinfold.tracee.real import same_file
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pinfold.backends.base import Plan
     from pinfold.pins.arena import Slot
-    from pinfold.policy.calls import Judge, Later
+    from pinfold.policy.calls import Judge
     from pinfold.policy.rules import PathRules
     from pinfold.supervisor.shapes import Shape
     from pinfold.tracee.names import Names
     from pinfold.tracee.task import Task
+
 
 class Engine:
     """Decides about trapped calls.

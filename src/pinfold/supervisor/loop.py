@@ -23,13 +23,13 @@ from pinfold.codec.base import SlotFull
 from pinfold.errors import TraceeGone
 from pinfold.linux import ptrace
 from pinfold.linux.process import kill, process_of
-from pinfold.pins.arena import SLOT_SIZE
 from pinfold.paths import as_name
+from pinfold.pins.arena import SLOT_SIZE
 from pinfold.policy.calls import INJECT, KILL, RETURN, SERVE
 from pinfold.policy.rules import DENY, REDIRECT
 from pinfold.supervisor.crowd import FORKS, Crowd
-from pinfold.supervisor.ending import reap
 from pinfold.supervisor.decision import UNPINNED, Decision, Waiting
+from pinfold.supervisor.ending import reap
 from pinfold.supervisor.family import Family
 from pinfold.supervisor.neighbours import Neighbours
 from pinfold.supervisor.parked import ParkingLot
@@ -612,6 +612,10 @@ def _program_of(tid: int) -> bytes:
     try:
         return as_name(os.readlink(b"/proc/%d/exe" % tid))
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            # It lies deeper than a name can tell, and a rule about programs could be about it.
+            kill(process_of(tid))
+            return b""
         if error.errno in (errno.ENOENT, errno.ESRCH, errno.EACCES, errno.EPERM):
             return b""
         raise

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pinfold.tracee.bell import Bell
-from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

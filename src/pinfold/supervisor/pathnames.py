@@ -38,7 +38,6 @@ from pinfold.uapi.fs import (
     RESOLVE_IN_ROOT,
     RESOLVE_WAYS,
 )
-from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     import ctypes
@@ -249,6 +248,7 @@ def with_path(image: Image, one: Judged, new: bytes) -> Judged:
 
 
 _MAKES: Final = os.O_CREAT | os.O_EXCL
+
 
 def _copied(
     registers: ctypes.Array[ctypes.c_uint64],

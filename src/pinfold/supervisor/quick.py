@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import os
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pinfold.arch.x86_64 import ARGUMENTS, ORIG_RAX
 from pinfold.backends.base import Deny, Redirect
@@ -34,7 +34,6 @@ from pinfold.supervisor.placement import tells
 from pinfold.syscalls.kinds import PATHS as PATH_KINDS
 from pinfold.syscalls.kinds import POINTERS, as_int
 from pinfold.uapi.fs import AT_FDCWD, PATH_MAX
-from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     import ctypes

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pinfold.arch.x86_64 import ARGUMENTS
 from pinfold.codec.openhow import OpenHow
-from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -7,7 +7,7 @@ verdict could depend on.
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pinfold.arch.x86_64 import ARGUMENTS
 from pinfold.syscalls.forms import WHOLE, Form
@@ -17,7 +17,6 @@ from pinfold.syscalls.numbers import X86_64
 from pinfold.syscalls.refused import REFUSED
 from pinfold.syscalls.table import DESCRIPTOR_ROWS, PATH_ROWS, TABLE, Row
 from pinfold.uapi.fs import AT_EMPTY_PATH, AT_FDCWD
-from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

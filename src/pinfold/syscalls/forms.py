@@ -6,9 +6,7 @@ would be decided, and it is that the call is made as it is, the filter can let i
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias
-
-from pinfold.values import NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 Test = tuple[int, int, int]
 """(argument, mask, value): true when ``args[argument] & mask == value``."""

@@ -11,10 +11,9 @@ filter, as do those that only ask.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from pinfold.syscalls.numbers import X86_64
-from pinfold.values import NamedTuple
 
 _ALL: Final = 0xFFFFFFFFFFFFFFFF
 _LOW: Final = 0xFFFFFFFF

@@ -7,11 +7,10 @@ where the call exists but is not for everyone.
 from __future__ import annotations
 
 import errno
-from typing import Final
+from typing import Final, NamedTuple
 
 from pinfold.syscalls import neighbours
 from pinfold.uapi import prctl
-from pinfold.values import NamedTuple
 
 _ALL = 0xFFFFFFFFFFFFFFFF
 _LOW = 0xFFFFFFFF

@@ -17,11 +17,10 @@ calls of aarch64, too (``clone``, which differs, is exempt).
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from pinfold.syscalls.kinds import PINNED, Kind
 from pinfold.syscalls.numbers import AARCH64, X86_64
-from pinfold.values import NamedTuple
 
 _FD: Final = ("fd", Kind.FD)
 _DIRFD: Final = ("dirfd", Kind.DIRFD)

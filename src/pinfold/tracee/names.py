@@ -18,13 +18,12 @@ from __future__ import annotations
 import errno
 import os
 import re
-from typing import Final
+from typing import Final, NamedTuple
 
 from pinfold.errors import TraceeGone
 from pinfold.paths import as_name, climbs, join, normalise, under
 from pinfold.tracee.real import directory, for_task, real
 from pinfold.uapi.fs import AT_FDCWD
-from pinfold.values import NamedTuple
 
 _DELETED: Final = b" (deleted)"
 _NOT_A_FILE: Final = re.compile(rb"[a-z_]+:")

@@ -23,11 +23,10 @@ import os
 import re
 import stat
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pinfold.linux.files import location
 from pinfold.paths import as_name, join, normalise, under
-from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import ctypes
 import errno
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from pinfold.arch.x86_64 import ORIG_RAX, RAX
 from pinfold.errors import TraceeGone
 from pinfold.linux import ptrace
 from pinfold.uapi import ptrace as abi
-from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from types import TracebackType

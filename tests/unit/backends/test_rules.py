@@ -301,6 +301,5 @@ def test_the_module_is_pure() -> None:
         "errno",
         "pinfold.uapi.mman",
         "pinfold.uapi.seccomp",
-        "pinfold.values",
         "typing",
     }

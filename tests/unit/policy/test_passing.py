@@ -22,6 +22,7 @@ from pinfold.policy.model import ACCESS, Action, Match, PolicyModel, Rule
 from pinfold.policy.rules import ALLOW, DENY
 from pinfold.supervisor import shapes
 from pinfold.syscalls.forms import WHOLE, Form, Forms, both
+from pinfold.syscalls.kinds import Kind
 from pinfold.syscalls.neighbours import BY_NUMBER, NEIGHBOURS
 from pinfold.syscalls.numbers import X86_64
 from pinfold.syscalls.table import TABLE
@@ -134,8 +135,16 @@ def test_so_does_what_goes_through_the_filter(seed: int) -> None:
     judge = RuleJudge(plainer(chosen), None)
     calls = [drawn_for(chosen, judge) for _ in range(40)]
     for call, passes in zip(calls, through_filter(judge, calls), strict=True):
-        if passes:
+        # About NULL where that is no path nobody is asked, whatever names were drawn for it.
+        if passes and not names_nothing(call):
             assert is_plain(judge.judge(call)), call
+
+
+def names_nothing(call: Trapped) -> bool:
+    return any(
+        kind is Kind.PATH_OR_NULL and not call.registers[index]
+        for index, (_, kind) in enumerate(call.row.arguments)
+    )
 
 
 def test_the_properties_are_not_about_nothing() -> None:

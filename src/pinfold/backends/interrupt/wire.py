@@ -16,9 +16,7 @@ from __future__ import annotations
 
 import mmap
 import struct
-from typing import Final
-
-from pinfold.values import NamedTuple
+from typing import Final, NamedTuple
 
 INSTALL: Final = 1
 """Pin the memfd that comes along; ``address`` and ``size`` say where."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pinfold.codec.sockaddr import show as show_address
 from pinfold.errors import InternalError
@@ -16,7 +16,6 @@ from pinfold.policy.model import ACCESS, REST, Action, Limits
 from pinfold.policy.rules import ALLOW, DENY, REDIRECT
 from pinfold.syscalls.groups import GROUPS
 from pinfold.syscalls.table import TABLE
-from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -15,7 +15,7 @@ import os
 from dataclasses import fields
 from hashlib import sha256
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from pinfold.errors import PolicyError
 from pinfold.paths import join, normalise, printable
@@ -24,7 +24,6 @@ from pinfold.policy.file.source import Source
 from pinfold.policy.file.variables import NAME, Form
 from pinfold.policy.model import Limits, PolicyModel
 from pinfold.syscalls.groups import near
-from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

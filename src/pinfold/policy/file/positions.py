@@ -11,10 +11,9 @@ from __future__ import annotations
 import re
 import tomllib
 from bisect import bisect_right
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pinfold.paths import printable
-from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,7 +11,7 @@ their first condition on a name, a program, an argv or an address; a policy may 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pinfold.paths import under
 from pinfold.policy import globs
@@ -20,7 +20,6 @@ from pinfold.policy.file.fit import Sort, calls_for, sorts_for, sorts_of
 from pinfold.policy.globs import leading
 from pinfold.policy.rules import ALLOW, DENY, REDIRECT
 from pinfold.syscalls.groups import GROUPS
-from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -15,7 +15,7 @@ part of a slot; what is left cannot be had any more. Nothing here ever reads the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pinfold.codec.message import Message
 from pinfold.codec.openhow import OpenHow
@@ -23,7 +23,6 @@ from pinfold.codec.sockaddr import Sockaddr
 from pinfold.codec.vector import StringVector
 from pinfold.policy.judging.access import access_of
 from pinfold.syscalls.kinds import NULLABLE, PATHS, PINNED, POINTERS, Kind, as_int
-from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -17,10 +17,9 @@ import time
 import weakref
 from collections import deque
 from errno import EPERM
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pinfold.policy.calls import Verdict, denied
-from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator

@@ -28,7 +28,7 @@ import errno
 from dataclasses import replace
 from functools import cached_property
 from heapq import merge
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pinfold.codec.sockaddr import Unix
 from pinfold.errors import PolicyError
@@ -50,7 +50,6 @@ from pinfold.syscalls.forms import WHOLE
 from pinfold.syscalls.kinds import PATHS, PINNED, Kind
 from pinfold.syscalls.refused import REFUSED
 from pinfold.syscalls.table import TABLE
-from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping, Sequence

@@ -16,7 +16,7 @@ alone, while any other rule holds if it fits either spelling. In a rule, a netwo
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pinfold.codec.message import Message
 from pinfold.codec.sockaddr import (
@@ -35,7 +35,6 @@ from pinfold.codec.sockaddr import (
 )
 from pinfold.policy.judging.access import access_of, moved
 from pinfold.uapi import net
-from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from pinfold.codec.sockaddr import Address

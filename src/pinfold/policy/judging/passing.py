@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pinfold.policy.judging.access import O_PATH, OPEN_TELLING, open_access, possible
 from pinfold.policy.judging.match import families
@@ -31,7 +31,6 @@ from pinfold.policy.rules import ALLOW
 from pinfold.syscalls.forms import NOTHING, WHOLE, Form
 from pinfold.syscalls.kinds import Kind
 from pinfold.uapi.net import AF_INET
-from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

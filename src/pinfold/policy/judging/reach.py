@@ -11,13 +11,12 @@ little: a call that is left out here runs unseen.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pinfold.policy.judging.access import possible
 from pinfold.policy.judging.replace import ADDRESSES
 from pinfold.syscalls.kinds import PATHS, Kind
 from pinfold.syscalls.table import DESCRIPTOR_ROWS, TABLE, Row
-from pinfold.values import NamedTuple
 
 if TYPE_CHECKING:
     from pinfold.policy.model import Match
