@@ -13,7 +13,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from pinfold.linux import libc, ptrace, uio
+from pinfold.linux import caps, libc, maps, ptrace, uio
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +33,9 @@ _C: Final = (
     (libc, "_prctl"),
     (ptrace, "_ptrace"),
     (uio, "_readv"),
+    (caps, "_lean_prctl"),
+    (ptrace, "_lean"),
+    (uio, "_lean_readv"),
 )
 
 
@@ -67,6 +70,7 @@ class Calls:
         for module, names in _PYTHON.items():
             for name in names:
                 patch.setattr(module, name, self._python(name, getattr(module, name)))
+        patch.setattr(maps, "_ioctl", self._python("ioctl", maps._ioctl))
         for module, name in _C:
             patch.setattr(module, name, self._c(name, getattr(module, name)))
 
