@@ -160,18 +160,30 @@ static void handler(int number, siginfo_t *info, void *context)
         siglongjmp(landing, 1);
 }
 
+/* Until it is continued nobody may end the one who is to do that: it would stay stopped for ever. */
+static void stay(int how)
+{
+    sigset_t end;
+
+    sigemptyset(&end);
+    sigaddset(&end, SIGTERM);
+    sigprocmask(how, &end, NULL);
+}
+
 static void send_all(int number, int queued)
 {
     for (double end = pin_now() + SENDER_SECONDS; pin_now() < end;) {
-        if (number == SIGCONT)
+        if (number == SIGCONT) {
+            stay(SIG_BLOCK);
             kill(self, SIGSTOP);
-        else if (queued)
+        } else if (queued)
             sigqueue(self, number, (union sigval){0});
         else
             kill(self, number);
         usleep((useconds_t)(pin_random() % pause_at_most));
         if (number == SIGCONT) {
             kill(self, SIGCONT);
+            stay(SIG_UNBLOCK);
             usleep((useconds_t)(pin_random() % pause_at_most));
         }
     }
@@ -275,7 +287,7 @@ static int numbered(const char *source)
                                                                           : 0;
 }
 
-/* Starts a child that does something until it is killed. */
+/* Starts a child that does something until it is ended. */
 static pid_t start(void (*act)(void), int number, int queued)
 {
     pid_t child = fork();
@@ -297,7 +309,7 @@ static void end(pid_t child)
 {
     if (child <= 0)
         return;
-    kill(child, SIGKILL);
+    kill(child, SIGTERM);
     while (waitpid(child, NULL, 0) < 0 && errno == EINTR)
         ;
 }
