@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import json
 import mmap
 import os
@@ -28,8 +27,8 @@ import tempfile
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from pinfold import Listener
+from pinfold.bench.answering import barely
 from pinfold.linux import memfd
-from pinfold.uapi import seccomp as abi
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -152,19 +151,7 @@ class Pin(NamedTuple):
 
 def serve_raw(target: Target, _: str) -> Callable[[int], None]:
     """Returns what receives and continues calls with nothing in between: the floor in Python."""
-    listener = target.listener
-    fcntl.ioctl(listener, abi.SECCOMP_IOCTL_NOTIF_SET_FLAGS, abi.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
-    empty = bytes(abi.SECCOMP_NOTIF.size)
-    buffer = bytearray(empty)
-    reply = bytearray(abi.SECCOMP_NOTIF_RESP.pack(0, 0, 0, abi.SECCOMP_USER_NOTIF_FLAG_CONTINUE))
-
-    def serve(calls: int) -> None:
-        for _ in range(calls):
-            buffer[:] = empty
-            fcntl.ioctl(listener, abi.SECCOMP_IOCTL_NOTIF_RECV, buffer)
-            reply[:8] = buffer[:8]
-            fcntl.ioctl(listener, abi.SECCOMP_IOCTL_NOTIF_SEND, reply)
-
+    serve, _ = barely(target.listener)
     return serve
 
 

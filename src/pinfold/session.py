@@ -431,10 +431,10 @@ class Session:
             os.close(launched.listener)
             launched.channel.close()
 
-    # Three things apart, for those who measure what happens without their precautions, or what
-    # those cost.
+    # Apart, for those who measure what happens without their precautions, or what these cost.
 
     _loop: ClassVar[type[Supervisor]] = Supervisor
+    _tracing: ClassVar[type[TraceBackend]] = TraceBackend
 
     def _filter(self, shapes: Mapping[int, Shape], secret: tuple[int, int]) -> bytes:
         return filters.sandbox_filter(
@@ -502,7 +502,7 @@ class Session:
         live: LiveCheck,
         arenas: ArenaPool,
     ) -> TraceBackend:
-        return TraceBackend(
+        return self._tracing(
             arenas,
             Installer(waits, listener, secret, live),
             live,

@@ -30,9 +30,8 @@ _TAIL_LENGTH: Final = len(b',"chain":""}\n') + 64
 
 def seal(head: str, fields: Mapping[str, Any]) -> tuple[bytes, str]:
     """Returns fields (at least one) as a line that follows ``head``, and the line's own head."""
-    body = dumps(fields)[:-1].encode("ascii")
-    new = digest(head, body)
-    return b'%b,"chain":"%b"}\n' % (body, new.encode("ascii")), new
+    line, new = follow(head.encode("ascii"), dumps(fields)[:-1].encode("ascii"))
+    return line, new.decode("ascii")
 
 
 def follow(head: bytes, body: bytes) -> tuple[bytes, bytes]:

@@ -18,7 +18,6 @@ from pinfold.bench import answering
 from pinfold.bench.loops import BAIT, FILE, Loop, alone, boxed, in_session, listened, words
 from pinfold.bench.measure import Settings, Table, Way, table
 from pinfold.errors import UnsupportedError
-from pinfold.pins.install import Installer
 from pinfold.policy.rules import PathRules
 from pinfold.sandbox import Sandbox
 from pinfold.session import Limits, Session
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
 
     from pinfold.bench.loops import Started
     from pinfold.launch.spawn import Command
-    from pinfold.pins.arena import ArenaPool
-    from pinfold.pins.live import LiveCheck
-    from pinfold.tracee.waits import Waits
 
 CALLS: Final = 400
 """In one turn of one way."""
@@ -45,7 +41,7 @@ version = 1
 
 [[rule]]
 name = "keys"
-path = ["/etc/shadow", "/root/.ssh", "/home/*/.ssh", "/**/.git/config", "/**/*.pem"]
+path = ["/etc/shadow", "/srv/.ssh", "/home/*/.ssh", "/**/.git/config", "/**/*.pem"]
 action = "deny"
 
 [[rule]]
@@ -71,15 +67,7 @@ class _TwoStopBackend(TraceBackend):
 class TwoStops(Session):
     """Follows each call to its end, and puts its registers back there."""
 
-    def _backend(
-        self,
-        waits: Waits,
-        listener: int,
-        secret: tuple[int, int],
-        live: LiveCheck,
-        arenas: ArenaPool,
-    ) -> TraceBackend:
-        return _TwoStopBackend(arenas, Installer(waits, listener, secret, live), live)
+    _tracing = _TwoStopBackend
 
 
 def tables(settings: Settings) -> Iterator[Table]:

@@ -1,7 +1,7 @@
 """Which processor the supervisor and its tasks run on, without the tasks knowing.
 
 A stop wakes the supervisor, and the supervisor wakes the task. Where another processor is idle the
-kernel has the one that wakes up run there, which costs several times what the whole stop costs on
+kernel has the one that wakes up run there, which can cost several times what the stop costs on
 one processor. So while one task alone traps, and often, both are kept on one processor (``auto``);
 ``supervisor.pace`` decides when. The kernel offers nothing softer: the wake-up of a task is no
 synchronous one, so each of the two has to be told where it may run.

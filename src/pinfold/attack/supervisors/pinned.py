@@ -10,16 +10,12 @@ from pinfold.attack.catalogue.model import TWO_STOPS
 from pinfold.attack.rule import AttackJudge
 from pinfold.backends.trace import TraceBackend
 from pinfold.launch.spawn import Command
-from pinfold.pins.install import Installer
 from pinfold.policy.rules import PathRules
 from pinfold.session import Limits, Session, require_machine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pinfold.pins.arena import ArenaPool
-    from pinfold.pins.live import LiveCheck
-    from pinfold.tracee.waits import Waits
 
 _USUAL: Final = Limits()
 
@@ -31,15 +27,7 @@ class _TwoStops(TraceBackend):
 
 
 class _Following(Session):
-    def _backend(
-        self,
-        waits: Waits,
-        listener: int,
-        secret: tuple[int, int],
-        live: LiveCheck,
-        arenas: ArenaPool,
-    ) -> TraceBackend:
-        return _TwoStops(arenas, Installer(waits, listener, secret, live), live)
+    _tracing = _TwoStops
 
 
 def supervise(

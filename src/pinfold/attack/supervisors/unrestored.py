@@ -11,16 +11,12 @@ from typing import TYPE_CHECKING
 
 from pinfold.attack.supervisors import pinned
 from pinfold.backends.trace import TraceBackend
-from pinfold.pins.install import Installer
 from pinfold.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pinfold.pins.arena import ArenaPool
-    from pinfold.pins.live import LiveCheck
     from pinfold.tracee.task import Task
-    from pinfold.tracee.waits import Waits
 
 
 def supervise(name: str, command: Sequence[str], *, real: bool = False) -> int:
@@ -62,12 +58,4 @@ class _Backend(TraceBackend):
 
 
 class _Unrestored(Session):
-    def _backend(
-        self,
-        waits: Waits,
-        listener: int,
-        secret: tuple[int, int],
-        live: LiveCheck,
-        arenas: ArenaPool,
-    ) -> TraceBackend:
-        return _Backend(arenas, Installer(waits, listener, secret, live), live)
+    _tracing = _Backend
