@@ -13,7 +13,7 @@ import pytest
 from pinfold.sandbox import PIPE, Sandbox
 from pinfold.syscalls.numbers import X86_64 as NR
 from tests.kernel import support
-from tests.kernel.support import PATIENCE, TRAP_ALL, execute, next_line, pinfold
+from tests.kernel.support import PATIENCE, TRAP_ALL, execute, next_line, pinfold, state_of
 from tests.programs import build, values
 
 if TYPE_CHECKING:
@@ -66,10 +66,22 @@ def _reaches(file: Path, word: str) -> None:
         assert time.monotonic() < end, file
 
 
-def _blocked(pid: int) -> None:
-    # Until the task sleeps in an open: only then its own file says which call it is in.
+def _sleeps(pid: int) -> int:
+    # How often it has gone to sleep of itself.
+    fields = Path(f"/proc/{pid}/status").read_text().partition("\nvoluntary_ctxt_switches:")[2]
+    return int(fields.split()[0])
+
+
+def _blocked(pid: int, after: int) -> None:
+    # Until the task sleeps in an open, and has slept often enough for it not to be the one before:
+    # in the stop of its trapped call it sleeps (state t), and in the call (state S).
     end = time.monotonic() + PATIENCE
-    while Path(f"/proc/{pid}/syscall").read_text().split()[0] != str(NR["openat"]):
+    call = str(NR["openat"])
+    while (
+        _sleeps(pid) < after
+        or state_of(pid) != "S"
+        or Path(f"/proc/{pid}/syscall").read_text().split()[0] != call
+    ):
         assert time.monotonic() < end
 
 
@@ -82,14 +94,14 @@ def test_a_call_that_is_made_again_without_any_stop(tmp_path: Path, frozen_group
     with box.popen([str(build("restart_fifo")), str(fifo)], stdout=PIPE, text=True) as process:
         pid = int(next_line(process.stdout).removeprefix("pid="))
         state = frozen_group / "freezer.state"
-        _blocked(pid)
+        _blocked(pid, 0)
         (frozen_group / "cgroup.procs").write_text(str(pid))
         for _ in range(CYCLES):
             state.write_text("FROZEN")
             _reaches(state, "FROZEN")
+            before = _sleeps(pid)
             state.write_text("THAWED")
-            _reaches(state, "THAWED")
-            _blocked(pid)
+            _blocked(pid, before + 2)
         with open(fifo, "wb"):
             out, _ = process.communicate()
         assert process.returncode == 0
