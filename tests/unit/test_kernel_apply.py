@@ -1,0 +1,131 @@
+"""The insertions into the kernel: all or nothing, each at its anchor, again without harm."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.programs import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import ModuleType
+
+KERNEL = ROOT / "kernel"
+SCRIPT = KERNEL / "apply.py"
+EDGE = "/* not ours */\n"
+
+
+def _load() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("pinfold_kernel_apply", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+apply: Any = _load()
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    # Nothing of the kernel but the anchors.
+    for insertion in apply.INSERTIONS:
+        file = tmp_path / insertion.path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        before = file.read_text() if file.exists() else EDGE
+        file.write_text(before + insertion.anchor + EDGE)
+    for ours in apply.FILES.rglob("*"):
+        if ours.is_dir():
+            (tmp_path / ours.relative_to(apply.FILES)).mkdir(parents=True, exist_ok=True)
+    return tmp_path
+
+
+def _files(tree: Path) -> dict[str, tuple[str, int]]:
+    return {
+        str(file.relative_to(tree)): (file.read_text(), file.stat().st_mtime_ns)
+        for file in tree.rglob("*")
+        if file.is_file()
+    }
+
+
+def test_every_insertion_is_beside_its_anchor(tree: Path) -> None:
+    apply.apply(tree)
+    for insertion in apply.INSERTIONS:
+        text = (tree / insertion.path).read_text()
+        pair = (insertion.anchor, insertion.text)
+        assert "".join(reversed(pair) if insertion.before else pair) in text
+    for file in apply.FILES.rglob("*"):
+        if file.is_file():
+            assert (tree / file.relative_to(apply.FILES)).read_text() == file.read_text()
+
+
+def test_what_is_inserted_is_all_that_changes(tree: Path) -> None:
+    before = {path: text for path, (text, _) in _files(tree).items()}
+    apply.apply(tree)
+    for path, text in before.items():
+        after = (tree / path).read_text()
+        for insertion in apply.INSERTIONS:
+            if insertion.path == path:
+                after = after.replace(insertion.text, "", 1)
+        assert after == text
+
+
+def test_again_writes_nothing(tree: Path) -> None:
+    assert apply.apply(tree)
+    before = _files(tree)
+    assert apply.apply(tree) == []
+    assert _files(tree) == before
+
+
+def test_a_changed_file_of_ours_is_written_alone(
+    tree: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = tmp_path_factory.mktemp("ours")
+    (ours / "kernel").mkdir()
+    (ours / "kernel" / "mine.c").write_text("one\n")
+    monkeypatch.setattr(apply, "FILES", ours)
+    apply.apply(tree)
+    (ours / "kernel" / "mine.c").write_text("two\n")
+    assert apply.apply(tree) == ["kernel/mine.c"]
+    assert (tree / "kernel" / "mine.c").read_text() == "two\n"
+
+
+@pytest.mark.parametrize("insertion", apply.INSERTIONS, ids=lambda one: one.path)
+@pytest.mark.parametrize("times", [0, 2])
+def test_an_anchor_that_is_not_there_once(tree: Path, insertion: Any, times: int) -> None:
+    file = tree / insertion.path
+    file.write_text(file.read_text().replace(insertion.anchor, insertion.anchor * times))
+    before = _files(tree)
+    with pytest.raises(apply.ApplyError, match=f"{insertion.path}: the anchor is there"):
+        apply.apply(tree)
+    assert _files(tree) == before
+
+
+def test_a_kernel_that_has_a_file_of_our_name(tree: Path) -> None:
+    (tree / "mm" / "seccomp_pin.c").write_text("theirs\n")
+    before = _files(tree)
+    with pytest.raises(apply.ApplyError, match="the kernel has a file of this name"):
+        apply.apply(tree)
+    assert _files(tree) == before
+
+
+def test_no_tree_at_all(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, SCRIPT, tmp_path], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr == f"apply.py: {tmp_path}: no kernel sources\n"
+
+
+def test_every_part_of_the_kernel_side_says_its_licence() -> None:
+    for file in KERNEL.rglob("*"):
+        if file.is_file() and "__pycache__" not in file.parts:
+            head = file.read_text().splitlines()[:3]
+            assert any("GPL-2.0-only" in line for line in head), file
