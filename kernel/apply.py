@@ -153,8 +153,38 @@ INSERTIONS: Final = (
     ),
     Insertion(
         "kernel/seccomp.c",
+        "	unotif.data = *(knotif->data);\n",
+        "	seccomp_redirect_forget(knotif);\n",
+    ),
+    Insertion(
+        "kernel/seccomp.c",
+        "	int data;\n	struct seccomp_data sd_local;\n",
+        "	bool redirected = false;\n",
+    ),
+    Insertion(
+        "kernel/seccomp.c",
         "	filter_ret = seccomp_run_filters(sd, &match);\n",
-        "redirected:\n",
+        "judged:\n",
+    ),
+    # A tracer that another filter asks for sees the call as it is made, or it is not made.
+    Insertion(
+        "kernel/seccomp.c",
+        "		/* We've been put in this state by the ptracer already. */\n",
+        "		if (recheck_after_trace && redirected) {\n"
+        "			syscall_set_return_value(current, current_pt_regs(),\n"
+        "						 -ENOSYS, 0);\n"
+        "			goto skip;\n"
+        "		}\n"
+        "\n",
+        before=True,
+    ),
+    Insertion(
+        "kernel/seccomp.c",
+        "		this_syscall = syscall_get_nr(current, current_pt_regs());\n"
+        "		if (this_syscall < 0)\n"
+        "			goto skip;\n",
+        "		if (redirected && seccomp_redirect_is_unchanged(sd))\n"
+        "			return 0;\n",
     ),
     Insertion(
         "kernel/seccomp.c",
@@ -165,7 +195,8 @@ INSERTIONS: Final = (
         "			populate_seccomp_data(&sd_local);\n"
         "			sd = &sd_local;\n"
         "			filter_ret = seccomp_redirect_judge(sd, &match);\n"
-        "			goto redirected;\n"
+        "			redirected = true;\n"
+        "			goto judged;\n"
         "		}\n",
     ),
     Insertion(

@@ -6,9 +6,8 @@
  * there on sees what the kernel acts on: other filters, tracepoints, the audit log.
  *
  * The program's own values come back as the first thing that happens after the call, by a bit of
- * syscall work that is only set meanwhile. That is before anything that could show a register to
- * anybody: a tracer at the exit stop, a signal frame, a restart of the call (which is then the
- * original call, and is judged again). The bit and the saved values are part of what a fork copies.
+ * syscall work that is only set meanwhile. That is before a tracer's exit stop, a signal frame, and a
+ * restart of the call (which is then the original call, and is judged again). The bit and the saved values are part of what a fork copies.
  * So a child that a redirected clone has made comes out of it with its own registers, too.
  *
  * After an exec there is nothing to give back: the registers are the new program's.
@@ -19,6 +18,7 @@
  */
 
 #include <linux/errno.h>
+#include <linux/restart_block.h>
 #include <linux/sched.h>
 #include <linux/sched/task_stack.h>
 #include <linux/seccomp.h>
@@ -69,8 +69,11 @@ void seccomp_redirect_end(struct pt_regs *regs)
 
 	clear_syscall_work(SECCOMP_REDIRECT);
 	if (syscall_get_error(current, regs) == -ERESTART_RESTARTBLOCK &&
-	    (redirect->pointers & seccomp_redirect_remembered(syscall_get_nr(current, regs))))
+	    (redirect->pointers & seccomp_redirect_remembered(syscall_get_nr(current, regs)))) {
+		/* Nor may the program itself ask for it to go on. */
+		current->restart_block.fn = do_no_restart_syscall;
 		syscall_set_return_value(current, regs, -ERESTARTNOHAND, 0);
+	}
 	if (redirect->exec_id == current->self_exec_id) {
 		for (i = 0; i < SECCOMP_REDIRECT_ARGS; i++)
 			if (redirect->mask & BIT(i))

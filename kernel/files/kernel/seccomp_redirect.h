@@ -89,6 +89,9 @@ static long seccomp_notify_pin_install(struct seccomp_filter *filter, void __use
 		return -EINVAL;
 	choose = !pin.target_addr && size >= SECCOMP_NOTIFY_PIN_INSTALL_SIZE_VER1;
 
+	/* What cannot be told where its pin is gets none. */
+	if (choose && put_user(pin.target_addr, &user->target_addr))
+		return -EFAULT;
 	memfd = fget(pin.memfd);
 	if (!memfd)
 		return -EBADF;
@@ -114,7 +117,7 @@ static long seccomp_notify_pin_install(struct seccomp_filter *filter, void __use
 		goto out_task;
 	ret = seccomp_pin_map(task, mm, memfd, choose ? -1UL : pin.target_addr, pin.size,
 			      pin.offset, filter->notif->mark);
-	mmput(mm);
+	mmput_async(mm);
 	if (ret < 0)
 		goto out_task;
 	if (choose && put_user((__u64)ret, &user->target_addr)) {
@@ -123,9 +126,7 @@ static long seccomp_notify_pin_install(struct seccomp_filter *filter, void __use
 	}
 
 	/* Success says that the pin is in the memory of the task that still waits for an answer. */
-	ret = mutex_lock_interruptible(&filter->notify_lock);
-	if (ret)
-		goto out_task;
+	mutex_lock(&filter->notify_lock);
 	knotif = seccomp_redirect_find(filter, pin.id);
 	ret = PTR_ERR_OR_ZERO(knotif);
 	mutex_unlock(&filter->notify_lock);
@@ -218,7 +219,7 @@ static long seccomp_notify_send_redirect(struct seccomp_filter *filter, void __u
 		if (!mm)
 			goto out_file;
 		ret = seccomp_redirect_check_pointers(filter, mm, &request, memfd);
-		mmput(mm);
+		mmput_async(mm);
 		if (ret)
 			goto out_file;
 		ret = mutex_lock_interruptible(&filter->notify_lock);
@@ -252,10 +253,19 @@ out_file:
 	return ret;
 }
 
+/*
+ * When a listener receives a notification. It may be again, after an answer that another thread gave
+ * without having received it: what that one replaced does not count.
+ */
+static void seccomp_redirect_forget(struct seccomp_knotif *knotif)
+{
+	knotif->redirect.mask = 0;
+}
+
 /* In the task, when it has an answer. */
 static void seccomp_redirect_take(const struct seccomp_knotif *knotif)
 {
-	if (knotif->redirect.mask)
+	if (knotif->redirect.mask && (knotif->flags & SECCOMP_USER_NOTIF_FLAG_CONTINUE))
 		seccomp_redirect_begin(&knotif->redirect);
 }
 
@@ -295,6 +305,16 @@ static u32 seccomp_redirect_judge(const struct seccomp_data *call, struct seccom
 	return ret;
 }
 
+/* Whether a tracer has left a call as it was when the filters judged it. */
+static bool seccomp_redirect_is_unchanged(const struct seccomp_data *judged)
+{
+	struct seccomp_data call;
+
+	memset(&call, 0, sizeof(call));
+	populate_seccomp_data(&call);
+	return !memcmp(&call, judged, sizeof(call));
+}
+
 #else /* CONFIG_SECCOMP_REDIRECT */
 
 static unsigned long seccomp_redirect_new_mark(void)
@@ -325,8 +345,17 @@ static long seccomp_notify_send_redirect(struct seccomp_filter *filter, void __u
 	return -EINVAL;
 }
 
+static void seccomp_redirect_forget(struct seccomp_knotif *knotif)
+{
+}
+
 static void seccomp_redirect_take(const struct seccomp_knotif *knotif)
 {
+}
+
+static bool seccomp_redirect_is_unchanged(const struct seccomp_data *judged)
+{
+	return false;
 }
 
 static bool seccomp_redirect_is_unjudged(void)

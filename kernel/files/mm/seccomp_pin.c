@@ -24,10 +24,11 @@
 /*
  * VM_DONTEXPAND is there because it keeps mappings from being merged: each install is one pin, also
  * next to another of the same memfd. VM_SHARED, although nobody can write, keeps debuggers from
- * getting a copy of their own to write to.
+ * getting a copy of their own to write to. What is in a pin is the listener's, and not to be found in
+ * a core file of the task: VM_DONTDUMP.
  */
 #define PIN_FLAGS	(VM_READ | VM_MAYREAD | VM_SHARED | VM_MAYSHARE | VM_SEALED | \
-			 VM_DONTEXPAND | VM_SOFTDIRTY)
+			 VM_DONTEXPAND | VM_DONTDUMP | VM_SOFTDIRTY)
 
 /* What a pin is known by, and what must not be there. */
 #define PIN_MUST	(VM_READ | VM_SHARED | VM_SEALED)
@@ -145,7 +146,7 @@ free:
  * -EACCES if the file cannot be read, and whatever a security module or a file watcher refuses with,
  * -EEXIST if something is mapped there,
  * -ENOMEM if there is no room, or a limit of the task is reached,
- * -EPERM if the address is too low for current to map,
+ * -EPERM if the address is too low for anybody to map,
  * -EINTR if current is being killed.
  */
 long seccomp_pin_map(struct task_struct *task, struct mm_struct *mm, struct file *memfd,
@@ -163,6 +164,9 @@ long seccomp_pin_map(struct task_struct *task, struct mm_struct *mm, struct file
 	if (ret)
 		return ret;
 	if (addr != -1UL) {
+		/* Not even for those who may: it is another's null pointer. */
+		if (addr < mmap_min_addr)
+			return -EPERM;
 		ret = security_mmap_addr(addr);
 		if (ret)
 			return ret;
@@ -183,8 +187,9 @@ static bool seccomp_pin_holds(const struct vm_area_struct *vma, unsigned long ad
 		return false;
 	if (!vma->vm_file || !shmem_file(vma->vm_file))
 		return false;
-	if (memfd)
-		return file_inode(vma->vm_file) == file_inode(memfd);
+	if (memfd && file_inode(vma->vm_file) != file_inode(memfd))
+		return false;
+	/* A task that got hold of the memfd could map and seal it itself, at another offset. */
 	return vma->vm_private_data == (void *)mark;
 }
 
@@ -193,8 +198,8 @@ static bool seccomp_pin_holds(const struct vm_area_struct *vma, unsigned long ad
  * @mm: where, held by the caller
  * @addr: first byte
  * @size: how many, not 0
- * @memfd: whose pin it has to be; NULL for any that bears @mark
- * @mark: number of the listener
+ * @memfd: what has to be mapped there; NULL for anything
+ * @mark: number of the listener that has to have made the pin
  *
  * A mapping is looked at under its own lock where that is to be had: the lock of the whole memory
  * may be held for long by another thread of the target.
