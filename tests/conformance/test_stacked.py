@@ -123,6 +123,11 @@ def test_a_redirected_call_is_judged_by_every_filter(
         assert "redirected.result" not in seen
         return
     assert seen["redirected.registers"] == "ok"
+    if action == "trace" and backend == "native":
+        # CONTINUE is a way past a tracer, and a redirect is none: there is nobody to ask here.
+        assert seen["direct.result"] == "0"
+        assert seen["redirected.result"] == str(-errno.ENOSYS)
+        return
     for what in ("result", "mode"):
         assert seen[f"redirected.{what}"] == seen[f"direct.{what}"], what
     if action == "errno":

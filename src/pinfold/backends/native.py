@@ -148,7 +148,9 @@ class NativeBackend(ListenerDescriptor):
             else:
                 self._installed.used(kept)
                 return
-        raise OSError(errno.EFAULT, f"redirect: {pointer:#x} is not inside a pin of this memory")
+        # What is wrong with the notification comes before what is wrong with the pointer.
+        with self._installed.nowhere() as number:
+            uninterrupted(redirect.send_redirect, fd, encode(number))
 
 
 class Kept:

@@ -18,9 +18,11 @@ from pinfold.bench import answering
 from pinfold.bench.loops import BAIT, FILE, Loop, alone, boxed, in_session, listened, words
 from pinfold.bench.measure import Settings, Table, Way, table
 from pinfold.errors import UnsupportedError
+from pinfold.linux.seccomp import knows_flags
 from pinfold.policy.rules import PathRules
 from pinfold.sandbox import Sandbox
 from pinfold.session import Limits, Session
+from pinfold.uapi.seccomp import SECCOMP_FILTER_FLAG_NEW_LISTENER, SECCOMP_FILTER_FLAG_REDIRECT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -136,6 +138,11 @@ def _ways() -> list[_Case]:
             )
         ),
         _Case(
+            "c-redirect",
+            "C, on a kernel with pins: RECV, the path is copied into a pin, SEND_REDIRECT",
+            _redirecting_floor,
+        ),
+        _Case(
             "python-notify",
             "Python: RECV, SEND with CONTINUE, waking on the same CPU; decides nothing",
             lambda: listened(listening, answering.barely),
@@ -171,6 +178,12 @@ def _ways() -> list[_Case]:
 
 def _floor(way: str) -> Started:
     return alone(words("floor", way, FILE))
+
+
+def _redirecting_floor() -> Started:
+    if not knows_flags(SECCOMP_FILTER_FLAG_NEW_LISTENER | SECCOMP_FILTER_FLAG_REDIRECT):
+        raise UnsupportedError("no kernel with pins")
+    return _floor("redirect")
 
 
 def _two_stops(command: Command) -> Session:
