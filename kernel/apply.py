@@ -9,7 +9,8 @@ written then: another kernel has to be looked at by somebody before it is built.
 
 May be run again: a file is inserted into as it was in the beginning, of which a copy is kept beside
 the tree's sources, and is written only when its content changes, so that ``make`` builds no more
-than it has to.
+than it has to. A file that is neither as it was then nor as it was left is an error, too: somebody
+has changed it, or unpacked another kernel over it.
 
 Usage: apply.py TREE
 """
@@ -21,8 +22,10 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 FILES: Final = Path(__file__).resolve().parent / "files"
-KEPT: Final = ".pinfold"
+KEPT: Final = ".pinfold/kernel"
 """Directory in the tree for the kernel's own files as they were."""
+MADE: Final = ".pinfold/made"
+"""Directory in the tree for all files as they were written last."""
 
 
 class ApplyError(Exception):
@@ -183,8 +186,7 @@ INSERTIONS: Final = (
         "		this_syscall = syscall_get_nr(current, current_pt_regs());\n"
         "		if (this_syscall < 0)\n"
         "			goto skip;\n",
-        "		if (redirected && seccomp_redirect_is_unchanged(sd))\n"
-        "			return 0;\n",
+        "		if (redirected && seccomp_redirect_is_unchanged(sd))\n			return 0;\n",
     ),
     Insertion(
         "kernel/seccomp.c",
@@ -194,7 +196,8 @@ INSERTIONS: Final = (
         "		if (seccomp_redirect_is_unjudged()) {\n"
         "			populate_seccomp_data(&sd_local);\n"
         "			sd = &sd_local;\n"
-        "			filter_ret = seccomp_redirect_judge(sd, &match);\n"
+        "			filter_ret = seccomp_redirect_judge(sd, recheck_after_trace,\n"
+        "							    &match);\n"
         "			redirected = true;\n"
         "			goto judged;\n"
         "		}\n",
@@ -263,38 +266,58 @@ def apply(tree: Path) -> list[str]:
         tree: Root of the sources.
 
     Raises:
-        ApplyError: An anchor is missing, or a file of ours is there already; nothing was written.
+        ApplyError: An anchor is missing, or a file is not what it should be; nothing was written.
         OSError: A file cannot be read or written.
     """
     if not (tree / "kernel" / "seccomp.c").is_file():
         raise ApplyError(f"{tree}: no kernel sources")
-    kept = tree / KEPT
-    wanted: dict[str, str] = {}
-    originals: dict[str, str] = {}
+    wanted = {insertion.path: _original(tree, insertion.path) for insertion in INSERTIONS}
+    originals = dict(wanted)
     for insertion in INSERTIONS:
-        path = insertion.path
-        if path not in wanted:
-            saved = kept / path
-            original = (saved if saved.exists() else tree / path).read_text()
-            wanted[path] = originals[path] = original
-        wanted[path] = insert(wanted[path], insertion)
+        wanted[insertion.path] = insert(wanted[insertion.path], insertion)
     for file in sorted(FILES.rglob("*")):
         if file.is_file():
             path = str(file.relative_to(FILES))
-            if (tree / path).exists() and not (kept / "ours" / path).exists():
+            if (tree / path).exists() and not (tree / MADE / path).exists():
                 raise ApplyError(f"{path}: the kernel has a file of this name")
             wanted[path] = file.read_text()
+    for path, text in originals.items():
+        _write(tree / KEPT / path, text)
+    for file in (tree / MADE).rglob("*"):
+        path = str(file.relative_to(tree / MADE))
+        if file.is_file() and path not in wanted:
+            # Ours, once.
+            (tree / path).unlink(missing_ok=True)
+            file.unlink()
     written = []
     for path, text in wanted.items():
-        saved = kept / path if path in originals else kept / "ours" / path
-        saved.parent.mkdir(parents=True, exist_ok=True)
-        if not saved.exists():
-            saved.write_text(originals.get(path, ""))
-        target = tree / path
-        if not target.exists() or target.read_text() != text:
-            target.write_text(text)
+        # What it will be is noted first: an interrupted run can be run again.
+        _write(tree / MADE / path, text)
+        if _write(tree / path, text):
             written.append(path)
     return written
+
+
+def _original(tree: Path, path: str) -> str:
+    # Returns the kernel's own text of a file.
+    now = (tree / path).read_text()
+    kept = tree / KEPT / path
+    if not kept.exists():
+        return now
+    original = kept.read_text()
+    made = tree / MADE / path
+    if now not in (original, made.read_text() if made.exists() else original):
+        raise ApplyError(f"{path}: was changed since; begin with a fresh tree")
+    return original
+
+
+def _write(path: Path, text: str) -> bool:
+    # Returns whether it was anything else before.
+    if path.exists() and path.read_text() == text:
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return True
 
 
 def main() -> int:

@@ -97,6 +97,40 @@ def test_a_changed_file_of_ours_is_written_alone(
     assert (tree / "kernel" / "mine.c").read_text() == "two\n"
 
 
+def test_a_file_that_we_have_no_more_is_gone(
+    tree: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = tmp_path_factory.mktemp("ours")
+    (ours / "kernel").mkdir()
+    (ours / "kernel" / "mine.c").write_text("one\n")
+    monkeypatch.setattr(apply, "FILES", ours)
+    apply.apply(tree)
+    (ours / "kernel" / "mine.c").unlink()
+    assert apply.apply(tree) == []
+    assert not (tree / "kernel" / "mine.c").exists()
+
+
+def test_a_file_that_somebody_has_changed(tree: Path) -> None:
+    apply.apply(tree)
+    file = tree / "kernel" / "seccomp.c"
+    file.write_text(file.read_text() + "more\n")
+    before = _files(tree)
+    with pytest.raises(apply.ApplyError, match=r"kernel/seccomp\.c: was changed since"):
+        apply.apply(tree)
+    assert _files(tree) == before
+
+
+def test_another_part_of_ours_starts_from_the_kernels_own(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply.apply(tree)
+    fewer = apply.INSERTIONS[1:]
+    monkeypatch.setattr(apply, "INSERTIONS", fewer)
+    apply.apply(tree)
+    for insertion in fewer:
+        assert (tree / insertion.path).read_text().count(insertion.text) >= 1
+
+
 @pytest.mark.parametrize("insertion", apply.INSERTIONS, ids=lambda one: one.path)
 @pytest.mark.parametrize("times", [0, 2])
 def test_an_anchor_that_is_not_there_once(tree: Path, insertion: Any, times: int) -> None:

@@ -85,7 +85,8 @@ static long seccomp_notify_pin_install(struct seccomp_filter *filter, void __use
 		return -EINVAL;
 	if (!PAGE_ALIGNED(pin.target_addr) || !PAGE_ALIGNED(pin.size) || !PAGE_ALIGNED(pin.offset))
 		return -EINVAL;
-	if (pin.target_addr + pin.size < pin.target_addr || pin.offset + pin.size < pin.offset)
+	if (pin.target_addr + pin.size < pin.target_addr || pin.offset + pin.size < pin.offset ||
+	    pin.offset + pin.size > MAX_LFS_FILESIZE)
 		return -EINVAL;
 	choose = !pin.target_addr && size >= SECCOMP_NOTIFY_PIN_INSTALL_SIZE_VER1;
 
@@ -283,20 +284,29 @@ static bool seccomp_redirect_is_unjudged(void)
  * program itself made the call with these arguments, a redirect does not get: not past those outside,
  * which some other supervisor relies on, and not past those inside, by which the program has confined
  * itself.
+ *
+ * When a tracer has already been asked about this call, one that is inside is not asked again. It has
+ * had its say, which the listener has then judged.
  */
-static u32 seccomp_redirect_judge(const struct seccomp_data *call, struct seccomp_filter **match)
+static u32 seccomp_redirect_judge(const struct seccomp_data *call, bool traced,
+				  struct seccomp_filter **match)
 {
 	struct seccomp_filter *filter = READ_ONCE(current->seccomp.filter);
 	struct seccomp_filter *judged = *match;
 	u32 ret = SECCOMP_RET_ALLOW;
+	bool inside = true;
 
 	*match = NULL;
 	for (; filter; filter = filter->prev) {
 		u32 cur;
 
-		if (filter == judged)
+		if (filter == judged) {
+			inside = false;
 			continue;
+		}
 		cur = bpf_prog_run_pin_on_cpu(filter->prog, call);
+		if (traced && inside && ACTION_ONLY(cur) == ACTION_ONLY(SECCOMP_RET_TRACE))
+			continue;
 		if (ACTION_ONLY(cur) < ACTION_ONLY(ret)) {
 			ret = cur;
 			*match = filter;
@@ -363,7 +373,8 @@ static bool seccomp_redirect_is_unjudged(void)
 	return false;
 }
 
-static u32 seccomp_redirect_judge(const struct seccomp_data *call, struct seccomp_filter **match)
+static u32 seccomp_redirect_judge(const struct seccomp_data *call, bool traced,
+				  struct seccomp_filter **match)
 {
 	return SECCOMP_RET_ALLOW;
 }
