@@ -286,12 +286,16 @@ def apply(tree: Path) -> list[str]:
     for file in (tree / MADE).rglob("*"):
         path = str(file.relative_to(tree / MADE))
         if file.is_file() and path not in wanted:
-            # Ours, once.
-            (tree / path).unlink(missing_ok=True)
+            kept = tree / KEPT / path
+            if kept.exists():
+                # One of the kernel's that needs nothing of ours any more.
+                _write(tree / path, kept.read_text())
+                kept.unlink()
+            else:
+                (tree / path).unlink(missing_ok=True)
             file.unlink()
     written = []
     for path, text in wanted.items():
-        # What it will be is noted first: an interrupted run can be run again.
         _write(tree / MADE / path, text)
         if _write(tree / path, text):
             written.append(path)

@@ -120,15 +120,20 @@ def test_a_file_that_somebody_has_changed(tree: Path) -> None:
     assert _files(tree) == before
 
 
-def test_another_part_of_ours_starts_from_the_kernels_own(
+def test_a_file_of_the_kernels_that_needs_nothing_any_more(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    path = apply.INSERTIONS[0].path
+    before = (tree / path).read_text()
     apply.apply(tree)
-    fewer = apply.INSERTIONS[1:]
+    assert (tree / path).read_text() != before
+    fewer = tuple(one for one in apply.INSERTIONS if one.path != path)
     monkeypatch.setattr(apply, "INSERTIONS", fewer)
     apply.apply(tree)
+    assert (tree / path).read_text() == before
     for insertion in fewer:
         assert (tree / insertion.path).read_text().count(insertion.text) >= 1
+    assert apply.apply(tree) == []
 
 
 @pytest.mark.parametrize("insertion", apply.INSERTIONS, ids=lambda one: one.path)
