@@ -156,6 +156,11 @@ INSERTIONS: Final = (
     ),
     Insertion(
         "kernel/seccomp.c",
+        "interrupted:\n",
+        "	err = seccomp_redirect_interrupted(match, &n, err);\n",
+    ),
+    Insertion(
+        "kernel/seccomp.c",
         "	unotif.data = *(knotif->data);\n",
         "	seccomp_redirect_forget(knotif);\n",
     ),

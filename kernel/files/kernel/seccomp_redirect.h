@@ -270,6 +270,19 @@ static void seccomp_redirect_take(const struct seccomp_knotif *knotif)
 		seccomp_redirect_begin(&knotif->redirect);
 }
 
+/*
+ * What a call ends with. A signal that comes before the listener has received it comes as if it had
+ * come before the call: that is made after the handler, whatever the handler was installed with, and
+ * no program finds that a call was interrupted which never waits for anything.
+ */
+static int seccomp_redirect_interrupted(const struct seccomp_filter *filter,
+					const struct seccomp_knotif *knotif, int err)
+{
+	if (filter->redirect && knotif->state == SECCOMP_NOTIFY_INIT && err == -ERESTARTSYS)
+		return -ERESTARTNOINTR;
+	return err;
+}
+
 /* Whether the answer was a redirect, which the other filters have to judge. To be asked once. */
 static bool seccomp_redirect_is_unjudged(void)
 {
@@ -361,6 +374,12 @@ static void seccomp_redirect_forget(struct seccomp_knotif *knotif)
 
 static void seccomp_redirect_take(const struct seccomp_knotif *knotif)
 {
+}
+
+static int seccomp_redirect_interrupted(const struct seccomp_filter *filter,
+					const struct seccomp_knotif *knotif, int err)
+{
+	return err;
 }
 
 static bool seccomp_redirect_is_unchanged(const struct seccomp_data *judged)
