@@ -204,7 +204,7 @@ static bool seccomp_pin_holds(const struct vm_area_struct *vma, unsigned long ad
  * A mapping is looked at under its own lock where that is to be had: the lock of the whole memory
  * may be held for long by another thread of the target.
  *
- * Return: 0, -EFAULT if it does not, or -EINTR if current is being killed.
+ * Return: 0, -EFAULT if it does not, or -EINTR if a signal came first.
  */
 int seccomp_pin_covers(struct mm_struct *mm, unsigned long addr, unsigned long size,
 		       struct file *memfd, unsigned long mark)
@@ -220,7 +220,8 @@ int seccomp_pin_covers(struct mm_struct *mm, unsigned long addr, unsigned long s
 		return holds ? 0 : -EFAULT;
 	}
 #endif
-	if (mmap_read_lock_killable(mm))
+	/* So that a listener can give up on a target that has the lock held. */
+	if (down_read_interruptible(&mm->mmap_lock))
 		return -EINTR;
 	vma = vma_lookup(mm, addr);
 	holds = vma && seccomp_pin_holds(vma, addr, size, memfd, mark);
