@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test check format unit bench bench-listener fuzz load soak clean
+.PHONY: help setup demo test check format unit bench bench-listener fuzz load soak \
+	kernel kernel-test kernel-shell kernel-deps clean
 .DEFAULT_GOAL := help
 
 help: ## Show what can be made
@@ -56,6 +57,18 @@ load: $(STAMP) ## 1,000 processes, 2,000 threads, 100 sandboxes, a fork bomb; se
 
 soak: $(STAMP) ## A mixed load for SECONDS (20) in each of three ways: nothing may grow
 	$(BIN)/python bench/soak.py --seconds $(or $(SECONDS),20)
+
+kernel: $(STAMP) ## Build Linux with pinfold's two requests (KERNEL="--variant lockdep" …); see kernel/README.md
+	$(BIN)/python -m kernel build $(KERNEL)
+
+kernel-test: $(STAMP) ## Boot it in QEMU and test it there (KERNEL="--suite conformance" …)
+	$(BIN)/python -m kernel test $(KERNEL)
+
+kernel-shell: $(STAMP) ## Boot it with a shell (KERNEL="-- COMMAND" …)
+	$(BIN)/python -m kernel shell $(KERNEL)
+
+kernel-deps: $(STAMP) ## Install what that takes, as root on Debian
+	$(BIN)/python -m kernel deps
 
 clean: ## Remove the environment and what tests built
 	rm -rf $(VENV) .build

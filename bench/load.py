@@ -38,7 +38,7 @@ from pinfold.session import Limits, Session
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from pinfold.session import Outcome
+    from pinfold.life import Outcome
 
 PERIOD: Final = 0.1
 """Seconds between two looks at what this process holds."""

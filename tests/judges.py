@@ -19,6 +19,7 @@ class FunctionJudge:
     whole: frozenset[str] = frozenset()
     passing: Mapping[str, Forms] = {}
     addresses = False
+    programs = False
 
     def __init__(
         self,

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from pinfold import bpf
 from pinfold.errors import PinfoldError
-from pinfold.launch import filters
+from pinfold.launch import choice, filters
 from pinfold.launch.spawn import Command
 from pinfold.linux import landlock, libc, memfd, process, ptrace, redirect, seccomp
 from pinfold.linux.maps import MapsQuery, open_maps
@@ -53,6 +53,9 @@ _TRIAL_SECONDS: Final = 30
 _NEVER: Final = b"/pinfold-doctor/no/such/name"
 _TRAPPED: Final = NR["getppid"]
 """The call that probes bring to a listener; nothing makes it unasked."""
+_NATIVE: Final = "native-run"
+_ONLY_TO_TRACE: Final = frozenset({"mseal", "procmap-query", "ptrace"})
+"""Probes of what the native back end does not need."""
 _LANDLOCK_REFER: Final = 2
 _LANDLOCK_SCOPE: Final = 6
 
@@ -82,14 +85,31 @@ class Report(NamedTuple):
     probes: tuple[Probe, ...]
 
     @property
+    def lacking(self) -> list[str]:
+        """What ``pinfold run`` cannot do without, and has not, by the probes' names."""
+        native = self._has(_NATIVE)
+        return [
+            probe.name
+            for probe in self.probes
+            if probe.required
+            and probe.status != OK
+            and not (native and probe.name in _ONLY_TO_TRACE)
+        ]
+
+    def _has(self, name: str) -> bool:
+        return any(probe.name == name and probe.status == OK for probe in self.probes)
+
+    @property
     def ok(self) -> bool:
         """Whether ``pinfold run`` will work."""
-        return all(probe.status == OK for probe in self.probes if probe.required)
+        return not self.lacking
 
     @property
     def backend(self) -> str | None:
-        """The back end that ``pinfold run`` will use, None where it will not work."""
-        return "trace" if self.ok else None
+        """The back end that ``pinfold run`` takes where it can, None where it will not work."""
+        if not self.ok:
+            return None
+        return choice.NATIVE if self._has(_NATIVE) else choice.TRACE
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the report as what ``pinfold doctor --json`` prints."""
@@ -323,14 +343,18 @@ def _wait_killable() -> str:
     return "the filter took the flag"
 
 
-def _native_ioctls() -> str:
+def _redirecting() -> int:
     # A later revision of the interface wants a filter flag that other kernels refuse.
     try:
-        listener = _listener(abi.SECCOMP_FILTER_FLAG_REDIRECT)
+        return _listener(abi.SECCOMP_FILTER_FLAG_REDIRECT)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        listener = _listener()
+    return _listener()
+
+
+def _native_ioctls() -> str:
+    listener = _redirecting()
     found = redirect.known_requests(listener)
     if not found:
         unknown = redirect.unknown_answer(listener)
@@ -338,6 +362,13 @@ def _native_ioctls() -> str:
     if redirect.revision_of(found) is None:
         raise Lack(f"only {', '.join(found)}", status=DEGRADED)
     return ", ".join(found)
+
+
+def _native_run() -> str:
+    lack = choice.lack()
+    if lack is not None:
+        raise Lack(lack)
+    return "runs that ask for nothing that takes a tracer need none"
 
 
 def has_native() -> bool:
@@ -445,7 +476,7 @@ def _listener_redirect() -> str:
     us = os.getpid()
     with (
         Pin(mman.PAGE_SIZE) as pin,
-        Listener(_listener()) as listener,
+        Listener(_redirecting()) as listener,
         _partner(lambda: libc.syscall("getppid", _TRAPPED) == us) as partner,
     ):
         call = listener.receive(_SECONDS / 2)
@@ -505,6 +536,7 @@ def _trial_run() -> str:
         ),
         PathRules([], [_NEVER]),
         Limits(),
+        backend=choice.AUTO,
     )
     session.start()
     try:
@@ -516,7 +548,7 @@ def _trial_run() -> str:
             f"{argv[0]}: wait status {outcome.status:#x}, {outcome.trapped} calls judged,"
             f" {outcome.denied} denied"
         )
-    return f"{argv[0]}: {outcome.trapped} path calls judged and pinned"
+    return f"{argv[0]}: {outcome.trapped} path calls judged and pinned, back end {session.backend}"
 
 
 _NEW_KERNEL: Final = "a kernel of Linux 6.12 or newer"
@@ -571,7 +603,7 @@ TRIALS: Final = (
         "wait-killable",
         "installed a filter with SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
         _wait_killable,
-        "nothing for `pinfold run`, which never asks for it",
+        "nothing for `pinfold run` where it traces",
         _NEW_KERNEL,
     ),
     Trial(
@@ -580,6 +612,13 @@ TRIALS: Final = (
         _native_ioctls,
         "little: pinfold uses ptrace instead, which is slower",
         "none needed: no released kernel has them",
+    ),
+    Trial(
+        _NATIVE,
+        "asked for the filter's flag, Landlock's scope of signals, Yama, and our rights",
+        _native_run,
+        "little: `pinfold run` traces instead, which is slower, and no program in it can be traced",
+        "none needed: no released kernel has the two requests",
     ),
     Trial(
         "mseal",

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from types import TracebackType
 
+    from pinfold.life import Outcome
     from pinfold.running import Configuration
-    from pinfold.session import Outcome
 
 
 class CompletedRun(subprocess.CompletedProcess[Any]):

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
     from pinfold.audit.record import Entry
     from pinfold.launch.spawn import Command
+    from pinfold.life import Outcome
     from pinfold.policy.model import PolicyModel
-    from pinfold.session import Outcome, Session
+    from pinfold.session import Session
     from pinfold.streams import StrOrBytes
 
 

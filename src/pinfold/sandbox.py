@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from pinfold.errors import PolicyError
+from pinfold.launch import choice
 from pinfold.launch import limits as resource_limits
 from pinfold.policy.model import NO_LIMITS, PolicyModel
 from pinfold.policy.model import Limits as Bounds
@@ -64,6 +65,9 @@ class Sandbox:
         cpu: Where commands run: ``auto`` keeps a task on one processor with its supervisor while it
             alone traps, and often; ``together`` keeps all there; ``spread`` leaves it to the
             kernel. Commands do not see it.
+        backend: How calls are brought here: ``auto`` takes the kernel's own requests for it where
+            it has them and they are enough for what was asked, else a tracer; ``native`` takes the
+            former or fails; ``trace`` the latter.
 
     Raises:
         PolicyError: A rule is malformed.
@@ -82,12 +86,15 @@ class Sandbox:
     log_sync: bool = False
     dry_run: bool = False
     cpu: Literal["auto", "together", "spread"] = "auto"
+    backend: Literal["auto", "native", "trace"] = "auto"
 
     def __post_init__(self) -> None:
         if self.inspect not in ("paths", "all"):
             raise PolicyError(f"inspect is 'paths' or 'all', not {self.inspect!r}")
         if self.cpu not in MODES:
             raise PolicyError(f"cpu is one of {', '.join(MODES)}, not {self.cpu!r}")
+        if self.backend not in choice.MODES:
+            raise PolicyError(f"backend is one of {', '.join(choice.MODES)}, not {self.backend!r}")
         for name in ("deny", "ro", "rw"):
             if isinstance(getattr(self, name), str | bytes | os.PathLike):
                 raise PolicyError(f"{name} must be a sequence: [{getattr(self, name)!r}]")
@@ -299,6 +306,7 @@ class Sandbox:
                 bounds=self._bounds(),
                 dry_run=self.dry_run,
                 cpu=self.cpu,
+                backend=self.backend,
                 sink=sink,
                 late=late,
                 on_refused=report,
@@ -347,13 +355,14 @@ def run(
     log_sync: bool = False,
     dry_run: bool = False,
     cpu: Literal["auto", "together", "spread"] = "auto",
+    backend: Literal["auto", "native", "trace"] = "auto",
     **options: Unpack[RunOptions],
 ) -> CompletedRun:
     """Runs a command in a sandbox, waits for it, and returns how it went.
 
     Args:
         args: The command and its arguments, a sequence.
-        policy: As for ``Sandbox``, like all up to ``cpu``.
+        policy: As for ``Sandbox``, like all up to ``backend``.
         map: Paths to redirect.
         deny: Paths to deny.
         inspect: What is looked at.
@@ -366,6 +375,7 @@ def run(
         log_sync: Whether each of its lines comes before its call.
         dry_run: Whether verdicts are only noted.
         cpu: Where the command runs.
+        backend: How its calls are brought here.
         **options: As for ``Sandbox.run``, and for ``subprocess.run``.
 
     Raises:
@@ -385,6 +395,7 @@ def run(
         log_sync=log_sync,
         dry_run=dry_run,
         cpu=cpu,
+        backend=backend,
     )
     return sandbox.run(args, **options)
 

@@ -2,6 +2,9 @@
 
 A control that loses too seldom means that the attack is not testing, and fails. With one CPU a race
 is lost too seldom to wait for: its control is then skipped by name.
+
+On an emulated machine PINFOLD_ATTACK_SHARE says how much less often the long attacks are tried: 10
+is a tenth, but a hundred times at least. Controls have to lose as often as ever.
 """
 
 from __future__ import annotations
@@ -10,13 +13,15 @@ import os
 
 import pytest
 
-from pinfold import doctor
+from pinfold.attack.campaign import here
 from pinfold.attack.catalogue import ATTACKS, Attack
-from pinfold.attack.catalogue.model import INTERRUPT, NATIVE, TRACE, TWO_STOPS
+from pinfold.attack.catalogue.model import TWO_STOPS
 from pinfold.attack.measure import HELD, LOST, UNSUPPORTED, controlled, defended
 
 CPUS = len(os.sched_getaffinity(0))
-BACKENDS = (TRACE, TWO_STOPS, INTERRUPT, *([NATIVE] if doctor.has_native() else []))
+BACKENDS = (*here(), TWO_STOPS)
+SHARE = int(os.environ.get("PINFOLD_ATTACK_SHARE", "1"))
+FEW = 100
 
 
 def named(attack: Attack) -> str:
@@ -42,12 +47,13 @@ def test_the_control_loses(attack: Attack, capsys: pytest.CaptureFixture[str]) -
 def test_nothing_escapes(attack: Attack, backend: str) -> None:
     if backend not in attack.backends:
         pytest.skip(f"{attack.name} is not for the {backend} back end")
-    count = defended(attack, backend, attack.attempts)
+    attempts = min(attack.attempts, max(FEW, attack.attempts // SHARE))
+    count = defended(attack, backend, attempts)
     if count.verdict == UNSUPPORTED:
         pytest.skip(f"{attack.name}: this machine has no {count.note}")
     assert count.verdict == HELD, count
     assert count.escapes == 0
-    assert count.attempts == attack.attempts
+    assert count.attempts == attempts
 
 
 def test_an_attack_has_a_control_or_a_reason() -> None:

@@ -42,7 +42,7 @@ import time
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from pinfold import Listener, Notification, Pin, receive_listener
-from pinfold.linux import memfd
+from pinfold.linux import memfd, redirect
 from pinfold.syscalls.numbers import X86_64 as NR
 from tests.programs import build, values
 
@@ -56,6 +56,9 @@ PATIENCE: Final = float(os.environ.get("PINFOLD_PATIENCE", "40"))
 """Seconds after which anything that should have happened counts as not happening."""
 WATCH: Final = 2 * PATIENCE
 """Seconds after which a target is killed, whatever it does."""
+
+FIRST_REVISION: Final = "PINFOLD_FIRST_REVISION"
+"""In the environment, it has targets install their filter without the REDIRECT flag."""
 
 PAGE: Final = mmap.PAGESIZE
 BASE: Final = 0x7000_0000
@@ -345,7 +348,8 @@ def launch(
         # Nothing of ours is left in a buffer when the program is gone.
         bufsize=0,
         pass_fds=(handover.fileno(),),
-        env={"PATH": "/usr/bin:/bin"},
+        env={"PATH": "/usr/bin:/bin"}
+        | {key: "1" for key in (FIRST_REVISION,) if key in os.environ},
         process_group=0,
     )
 
@@ -355,6 +359,11 @@ def _call(call: Trap) -> str:
         name, argument, mask, value = call
         return f"{NR[name]}:{argument}:{mask:#x}:{value:#x}"
     return str(NR[call] if isinstance(call, str) else call)
+
+
+def names_memfd(backend: Backend, listener: Listener) -> bool:
+    """Returns whether a redirect of this listener names the one memfd of all its pointers."""
+    return backend == "native" and redirect.revision(listener.fileno()) == redirect.LATER
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pinfold.audit.record import Entry
-    from pinfold.session import Outcome
+    from pinfold.life import Outcome
 
 BOUND: Final = 30.0
 """Seconds within which whatever has begun to end must have ended."""

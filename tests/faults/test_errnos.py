@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from pinfold.errors import PinfoldError
-from pinfold.session import Outcome
+from pinfold.life import Outcome
 from tests.faults import support
 from tests.faults.hooks import Calls
 from tests.faults.support import Run, Scene

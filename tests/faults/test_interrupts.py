@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from pinfold import Policy, run
-from pinfold.session import Outcome
+from pinfold.life import Outcome
 from tests.conformance import support as conformance
 from tests.faults import support
 from tests.faults.support import Run, Scene

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pinfold.errors import LaunchError
+from pinfold.life import Outcome
 from pinfold.linux.process import process_of
-from pinfold.session import Outcome
 from pinfold.tracee import waits
 from pinfold.tracee.stops import stopped
 from tests.faults import support

@@ -7,11 +7,13 @@ import tempfile
 from typing import TYPE_CHECKING, Any
 
 from pinfold.audit.record import describe
+from pinfold.launch.choice import TRACE
 from pinfold.launch.spawn import Command
 from pinfold.policy.calls import ALLOWED
 from pinfold.policy.rules import PathRules
 from pinfold.session import Limits, Session
 from tests.judges import FunctionJudge
+from tests.kernel.support import BACKEND
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,6 +38,8 @@ class Run:
     ) -> None:
         self.records: list[dict[str, Any]] = []
         self.judge = FunctionJudge(judge, calls, real=options.get("real", False))
+        if not (options.get("real") or options.get("results")):
+            options.setdefault("backend", BACKEND or TRACE)
         if logs:
             options["sink"] = lambda entry: self.records.append(describe(entry))
         with tempfile.TemporaryFile() as out, open(os.devnull, "rb") as nothing:

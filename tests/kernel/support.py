@@ -31,7 +31,12 @@ if TYPE_CHECKING:
 
 Done = subprocess.CompletedProcess[str]
 
-PINFOLD = (sys.executable, "-m", "pinfold", "run")
+BACKEND: Final = os.environ.get("PINFOLD_BACKEND", "")
+"""The back end of all runs for which a test does not say which; empty for the usual one."""
+PINFOLD = (
+    *(sys.executable, "-m", "pinfold", "run"),
+    *(("--backend", BACKEND) if BACKEND else ()),
+)
 
 
 def changed(line: str) -> tuple[str, ...]:

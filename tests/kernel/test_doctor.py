@@ -39,6 +39,7 @@ OPTIONAL = {
     "sync-wake-up",
     "wait-killable",
     "native-ioctls",
+    "native-run",
     "listener-redirect",
     "landlock",
     "memfd-exec",
@@ -371,6 +372,6 @@ def test_unprivileged() -> None:
         report = doctor.examine()
         assert report.ok, report
         lacking = [one for one in report.probes if one.status == doctor.MISSING]
-        assert [one.name for one in lacking] == ["native-ioctls"], lacking
+        assert [one.name for one in lacking] == ["native-ioctls", "native-run"], lacking
 
     in_fork(body, SECONDS)

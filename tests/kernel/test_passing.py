@@ -15,7 +15,7 @@ import pinfold
 from pinfold import Policy
 from pinfold.launch.spawn import Command
 from pinfold.policy.rules import PathRules
-from pinfold.session import Limits, Outcome, Session
+from pinfold.session import Limits, Session
 from tests.kernel.judged import PYTHON
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pinfold import Call, Verdict
+    from pinfold.life import Outcome
 
 READ_ONLY: Final = """
 version = 1

@@ -4,17 +4,14 @@
  * program. A CALL is a number, or NUMBER:ARGUMENT:MASK:VALUE for calls whose argument, cut to 32 bits,
  * has VALUE in the bits of MASK.
  *
- * FLAGS are added to NEW_LISTENER. The proposed REDIRECT flag is tried as well, since the later revision
- * of the native interface asks for it; a kernel that does not know it says EINVAL.
+ * FLAGS are added to NEW_LISTENER and what `set_filter` adds.
  */
-#include "probe.h"
+#include "filters.h"
+#include "handover.h"
 
 #include <linux/audit.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
-#include <sys/socket.h>
 
-enum { FILTER_AT_MOST = 256, LONGEST_CALL = 6, FLAG_REDIRECT = 1 << 6 };
+enum { FILTER_AT_MOST = 256, LONGEST_CALL = 6 };
 
 static struct sock_filter code[FILTER_AT_MOST];
 static struct sock_fprog program = {0, code};
@@ -48,8 +45,6 @@ static void add_call(const char *call)
 
 static int install(char *calls, unsigned flags)
 {
-    long listener;
-
     load(offsetof(struct seccomp_data, arch));
     add(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 1, 0);
     add(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS, 0, 0);
@@ -59,31 +54,7 @@ static int install(char *calls, unsigned flags)
         add_call(call);
     }
     add(BPF_RET | BPF_K, SECCOMP_RET_ALLOW, 0, 0);
-    flags |= SECCOMP_FILTER_FLAG_NEW_LISTENER;
-    listener = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags | FLAG_REDIRECT, &program);
-    if (listener < 0 && errno == EINVAL)
-        listener = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);
-    return (int)listener;
-}
-
-static int hand_over(int socket, int listener)
-{
-    union {
-        char room[CMSG_SPACE(sizeof(int))];
-        struct cmsghdr header;
-    } control = {0};
-    struct iovec byte = {"L", 1};
-    struct msghdr message = {.msg_iov = &byte,
-                             .msg_iovlen = 1,
-                             .msg_control = control.room,
-                             .msg_controllen = sizeof control.room};
-    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(header), &listener, sizeof listener);
-    return sendmsg(socket, &message, 0) == 1 ? 0 : -1;
+    return (int)set_filter(&program, flags | SECCOMP_FILTER_FLAG_NEW_LISTENER);
 }
 
 int main(int argc, char **argv)
@@ -99,7 +70,7 @@ int main(int argc, char **argv)
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     listener = install(argv[4], (unsigned)strtoul(argv[3], NULL, 0));
     if (listener < 0) {
-        perror("conf_launch: seccomp");
+        fprintf(stderr, "conf_launch: seccomp: %s\n", strerror(-listener));
         return 126;
     }
     if (hand_over(handover, listener) != 0) {

@@ -15,7 +15,10 @@
  *   unmap:LABEL:ADDRESS:SIZE      munmap
  *   store:ADDRESS             writes a byte there
  *   forbid:LABEL:NUMBER:ERRNO puts itself under a further filter that answers the call with an errno
+ *   filter:LABEL:NUMBER:ACTION:FLAGS    puts itself under a filter that gives the call any action
  *   nofile:LABEL:COUNT        sets RLIMIT_NOFILE
+ *   space:LABEL:SIZE          sets RLIMIT_AS to what is mapped now and SIZE more
+ *   seal:LABEL:ADDRESS:SIZE   mseal
  *   exhaust:LABEL             uses up the number of mappings that a process may have
  *   go                        waits for one byte of standard input
  *   say:LABEL                 prints pid= and tid=
@@ -210,6 +213,22 @@ static void do_nofile(const char *label, rlim_t most)
     say("%s result=%ld\n", label, answer(setrlimit(RLIMIT_NOFILE, &limit)));
 }
 
+static void do_space(const char *label, rlim_t more)
+{
+    struct rlimit limit;
+    char text[LINE] = "";
+    /* Not with openat, which tests trap. */
+    int fd = (int)syscall(SYS_open, "/proc/self/statm", O_RDONLY | O_CLOEXEC);
+    rlim_t pages;
+
+    if (fd < 0 || read(fd, text, sizeof text - 1) <= 0)
+        fail("statm");
+    close(fd);
+    pages = strtoul(text, NULL, 10);
+    limit.rlim_cur = limit.rlim_max = pages * 4096 + more;
+    say("%s result=%ld\n", label, answer(setrlimit(RLIMIT_AS, &limit)));
+}
+
 static void do_go(void)
 {
     char byte;
@@ -352,6 +371,14 @@ static int do_word(char **field, int count)
         say("%s result=%ld\n", label,
             add_filter((long)number(field[2]),
                        SECCOMP_RET_ERRNO | (unsigned)number(field[3]), 0));
+    else if (strcmp(verb, "filter") == 0 && count == 5)
+        say("%s result=%ld\n", label,
+            add_filter((long)number(field[2]), (unsigned)number(field[3]), (unsigned)number(field[4])));
+    else if (strcmp(verb, "space") == 0 && count == 3)
+        do_space(label, number(field[2]));
+    else if (strcmp(verb, "seal") == 0 && count == 4)
+        say("%s result=%ld\n", label,
+            answer(syscall(SYS_mseal, number(field[2]), number(field[3]), 0)));
     else if (strcmp(verb, "nofile") == 0 && count == 3)
         do_nofile(label, number(field[2]));
     else if (strcmp(verb, "exhaust") == 0)

@@ -15,13 +15,13 @@
 #include <stdatomic.h>
 #include <sys/time.h>
 
-enum { PAUSE_AT_MOST_US = 3000, THREADS_AT_MOST = 8 };
+enum { PAUSE_AT_MOST_US = 3000, CALLS_A_PAUSE = 4, MEASURED = 8, THREADS_AT_MOST = 8 };
 
 static _Atomic long signals, nested_failures, bad_frames, bad_registers, bad_origins, frames;
 static _Atomic long bad_results, done;
 static _Atomic int expected;
 static _Thread_local const char *volatile current;
-static long calls, wanted;
+static long calls, wanted, pause_at_most = PAUSE_AT_MOST_US;
 static unsigned long mask_before;
 static int wanted_code, queue, ordered;
 static pid_t sender;
@@ -45,7 +45,19 @@ static long random_pause(void)
     state ^= state << 13;
     state ^= state >> 7;
     state ^= state << 17;
-    return (long)(state % PAUSE_AT_MOST_US);
+    return (long)(state % (unsigned long)pause_at_most);
+}
+
+/* Where a call takes long, as in an emulated machine, rarely enough is less often. */
+static void measure(void)
+{
+    double begin = now(), each;
+
+    for (int i = 0; i < MEASURED; i++)
+        close((int)open_path(good));
+    each = (now() - begin) * 1e6 / MEASURED;
+    if (each * CALLS_A_PAUSE > (double)pause_at_most)
+        pause_at_most = (long)(each * CALLS_A_PAUSE);
 }
 
 static void set_timer(void)
@@ -135,6 +147,7 @@ int main(int argc, char **argv)
     ordered = count == 1;
     current = good;
     mask_before = mask_now();
+    measure();
     handle(number, handler, SA_RESTART);
     if (timer) {
         set_timer();

@@ -9,9 +9,8 @@
  * With ACTION "kill" or "kill_thread" a child makes each call.
  */
 #include "filters.h"
+#include "handover.h"
 #include "sig_frame.h"
-
-#include <sys/socket.h>
 
 static const char *path;
 static int hits;
@@ -43,21 +42,6 @@ static long add_judge(unsigned action)
     struct sock_fprog program = {sizeof code / sizeof *code, code};
 
     return answer(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program));
-}
-
-static int send_listener(int channel, int listener)
-{
-    char room[CMSG_SPACE(sizeof(int))] = {0}, word = 'L';
-    struct iovec data = {&word, 1};
-    struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = room,
-                             .msg_controllen = sizeof room};
-    struct cmsghdr *head = CMSG_FIRSTHDR(&message);
-
-    head->cmsg_level = SOL_SOCKET;
-    head->cmsg_type = SCM_RIGHTS;
-    head->cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(head), &listener, sizeof(int));
-    return sendmsg(channel, &message, 0) == 1;
 }
 
 static void make_call(const char *name, int flags)
@@ -122,7 +106,7 @@ int main(int argc, char **argv)
     if (strcmp(argv[2], "outer") == 0 && add_judge(action) != 0)
         return 1;
     listener = add_filter(SYS_open, SECCOMP_RET_USER_NOTIF, SECCOMP_FILTER_FLAG_NEW_LISTENER);
-    if (listener < 0 || !send_listener(channel, (int)listener) || recv(channel, &word, 1, 0) != 1)
+    if (listener < 0 || hand_over(channel, (int)listener) != 0 || recv(channel, &word, 1, 0) != 1)
         return 1;
     close((int)listener);
     if (strcmp(argv[2], "inner") == 0 && add_judge(action) != 0)

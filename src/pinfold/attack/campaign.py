@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pinfold import doctor
 from pinfold.attack.catalogue import ATTACKS
-from pinfold.attack.catalogue.model import INTERRUPT, NATIVE, TRACE
+from pinfold.attack.catalogue.model import INTERRUPT, NATIVE, RUN_NATIVE, TRACE
 from pinfold.attack.measure import (
     ESCAPED,
     FAILED,
@@ -22,6 +22,7 @@ from pinfold.attack.measure import (
 )
 from pinfold.attack.supervisors import OTHERS, installed
 from pinfold.errors import PolicyError
+from pinfold.launch import choice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -118,9 +119,19 @@ def planned(
         one for one in ATTACKS if any(fnmatch.fnmatch(one.name, name) for name in chosen)
     )
     if not backends:
-        backends = (TRACE, INTERRUPT, *([NATIVE] if doctor.has_native() else []))
+        backends = here()
     against = installed() if others is None else others
     return Plan(attacks, tuple(backends), tuple(against), controls, attempts)
+
+
+def here() -> tuple[str, ...]:
+    """Returns the back ends that this machine has."""
+    found = [TRACE, INTERRUPT]
+    if doctor.has_native():
+        found.append(NATIVE)
+    if choice.lack() is None:
+        found.append(RUN_NATIVE)
+    return tuple(found)
 
 
 def carried_out(

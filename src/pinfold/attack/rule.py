@@ -125,6 +125,7 @@ class AttackJudge:
     whole: frozenset[str] = frozenset()
     passing: Mapping[str, Forms] = {}
     addresses = False
+    programs = False
 
     def __init__(self, *, real: bool = False) -> None:
         self.real = real

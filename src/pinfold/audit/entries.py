@@ -18,7 +18,7 @@ from pinfold.backends.base import Deny
 if TYPE_CHECKING:
     from pinfold.supervisor.decision import Decision
     from pinfold.supervisor.shapes import Shape
-    from pinfold.tracee.task import Task
+    from pinfold.tracee.caller import Caller
 
 _MOST: Final = 1024
 """Decisions whose paths are kept."""
@@ -44,7 +44,7 @@ class Entries:
         # By id; the decision is there so that nobody else gets that id.
         self._paths: dict[int, tuple[Decision, tuple[Path, ...]]] = {}
 
-    def of(self, task: Task, call: Shape, decision: Decision) -> Entry:
+    def of(self, task: Caller, call: Shape, decision: Decision) -> Entry:
         """Returns the entry of a call that is about to be made, or not.
 
         Preconditions: its registers are loaded, and are still the task's own.

@@ -8,7 +8,7 @@ the kernel is asked about the pin (``pins.live``).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from pinfold.arch.x86_64 import ARGUMENTS
 from pinfold.linux.uio import FixedReader
@@ -33,7 +33,8 @@ class Kept:
         tid: The task.
         slot: The slot, of the smallest size.
         space: The address space.
-        question: About the slot's arena there; the kernel has just said that it is pinned.
+        question: About the slot's arena there; the kernel has just said that it is pinned. None
+            where the kernel looks by itself.
         code: Address of the page with the return trampolines, 0 without.
 
     Attributes:
@@ -57,12 +58,12 @@ class Kept:
     )
 
     def __init__(
-        self, tid: int, slot: Slot, space: AddressSpace, question: MapsQuestion, code: int
+        self, tid: int, slot: Slot, space: AddressSpace, question: MapsQuestion | None, code: int
     ) -> None:
         arena = slot.arena
         self.slot: Final = slot
         self.space: Final = space
-        self.question: Final = question
+        self.question: Final = cast("MapsQuestion", question)
         self.address: Final = space.pins[arena.number] + slot.offset
         self.start: Final = slot.offset
         self.view: Final = arena.view

@@ -149,13 +149,20 @@ def _ways() -> list[_Case]:
         ),
         _Case(
             "redirect",
-            "pinfold run --map: judged, pinned, redirected",
-            lambda: boxed(Sandbox(map={BAIT: FILE}), bait, redirected=True),
+            "pinfold run --map on a tracer: judged, pinned, redirected",
+            lambda: boxed(Sandbox(map={BAIT: FILE}, backend="trace"), bait, redirected=True),
+        ),
+        _Case(
+            "redirect, native",
+            "the same on a kernel with pins, and no tracer",
+            lambda: boxed(Sandbox(map={BAIT: FILE}, backend="native"), bait, redirected=True),
         ),
         _Case(
             "redirect, spread",
             "the same with --cpu spread: wherever the kernel puts them",
-            lambda: boxed(Sandbox(map={BAIT: FILE}, cpu="spread"), bait, redirected=True),
+            lambda: boxed(
+                Sandbox(map={BAIT: FILE}, cpu="spread", backend="trace"), bait, redirected=True
+            ),
             free=True,
         ),
         _Case(

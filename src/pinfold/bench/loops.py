@@ -22,8 +22,9 @@ from pinfold.sandbox import PIPE
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from pinfold.life import Outcome
     from pinfold.sandbox import Sandbox
-    from pinfold.session import Outcome, Session
+    from pinfold.session import Session
 
 FILE: Final = "/dev/null"
 BAIT: Final = "/pinfold/bench/no/such/file"

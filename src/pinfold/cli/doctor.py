@@ -57,8 +57,7 @@ def _lines(report: Report, colour: bool) -> Iterator[str]:
     if report.ok:
         yield f"`pinfold run` works here, on the {report.backend} back end."
     else:
-        lacking = [p.name for p in report.probes if p.required and p.status != doctor.OK]
-        yield f"`pinfold run` does not work here: {', '.join(lacking)}."
+        yield f"`pinfold run` does not work here: {', '.join(report.lacking)}."
 
 
 def _status(probe: Probe, colour: bool, width: int = 0) -> str:

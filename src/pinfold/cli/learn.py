@@ -188,6 +188,7 @@ class _Watch:
     whole: frozenset[str] = frozenset()
     passing: Mapping[str, Forms] = {}
     addresses = False
+    programs = False
 
     def __init__(self, known: _Known | None) -> None:
         self.calls: Mapping[str, frozenset[Kind]] = dict.fromkeys(TABLE, frozenset(Kind))

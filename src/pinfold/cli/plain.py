@@ -51,6 +51,13 @@ CPU: Final = Option(
     " traps, and often; always on one; or wherever the kernel has it. The program does not see it.",
     choices=("auto", "together", "spread"),
 )
+BACKEND: Final = Option(
+    ("--backend",),
+    "backend",
+    "How calls are brought here: by the kernel's own requests for it where it has them and they are"
+    " enough for what was asked (auto); by these or not at all; by a tracer.",
+    choices=("auto", "native", "trace"),
+)
 
 
 def assigned(texts: Sequence[str]) -> dict[str, str]:

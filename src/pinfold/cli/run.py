@@ -7,7 +7,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from pinfold.cli.plain import CPU, KEEP_CAPS, VARIABLES, Option, assigned
+from pinfold.cli.plain import BACKEND, CPU, KEEP_CAPS, VARIABLES, Option, assigned
 from pinfold.cli.runner import Runner
 from pinfold.cli.streams import complain
 from pinfold.errors import AuditError, PinfoldError, PolicyError
@@ -99,6 +99,7 @@ OPTIONS: Final = (
     ),
     KEEP_CAPS,
     CPU,
+    BACKEND,
     Option(
         ("--dry-run",),
         "dry_run",
@@ -132,6 +133,7 @@ def run(
     rw: Sequence[str],
     keep_caps: bool,
     cpu: str,
+    backend: str,
     dry_run: bool,
     verbose: bool,
     argv: Sequence[str],
@@ -186,6 +188,7 @@ def run(
                 bounds=None if dry_run or model is None else model.limits,
                 dry_run=dry_run,
                 cpu=cpu,
+                backend=backend,
                 sink=log.add if log is not None else None,
                 late=log.writer if log is not None and not log_sync else None,
                 **callbacks,

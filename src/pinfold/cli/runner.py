@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from pinfold.cli.streams import claim, complain
 from pinfold.errors import LaunchError
 from pinfold.launch import restrict
+from pinfold.launch.choice import TRACE
 from pinfold.launch.spawn import Command
 from pinfold.linux.descriptors import close_quietly, inheritable
 from pinfold.session import require_machine
@@ -25,7 +26,8 @@ from pinfold.tracee.stops import exit_code
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pinfold.session import Outcome, Session
+    from pinfold.life import Outcome
+    from pinfold.session import Session
 
 _FORWARDED: Final = frozenset(
     {
@@ -84,7 +86,7 @@ class Runner:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         require_machine()
         self._inherited = inheritable() if last else []
-        self._restriction = restrict.prepare() if last else None
+        self._last = last
         self._summary = summary
         self._stop_lock = threading.Lock()
         self._stop_until = 0.0
@@ -102,6 +104,11 @@ class Runner:
             on_refused=complain,
             on_launched=self._harden,
         )
+        # A machine that turns out to be without the native back end is traced after all.
+        self._restrictions = {
+            traces: restrict.prepare(traces=traces)
+            for traces in ({True, self.session.backend == TRACE} if last else ())
+        }
 
     def run(self, hint: str | None = None) -> int:
         """Runs COMMAND and returns what to exit with.
@@ -131,8 +138,8 @@ class Runner:
     def _harden(self) -> None:
         # Whoever reads from a pipe that COMMAND has closed is not to wait for us.
         close_quietly(self._inherited)
-        if self._restriction is not None:
-            restrict.restrict(self._restriction)
+        if self._last:
+            restrict.restrict(self._restrictions[self.session.backend == TRACE])
 
     def _wait(self) -> None:
         session = self.session

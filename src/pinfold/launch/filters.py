@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pinfold import bpf
 from pinfold.pins.install import DELIVERY_CALL
-from pinfold.syscalls.filter import NO_FORMS, answers
+from pinfold.syscalls.filter import NO_FORMS, Delivery, answers
 from pinfold.syscalls.numbers import X86_64
 from pinfold.uapi import bpf as bpf_abi
 from pinfold.uapi import seccomp as abi
@@ -57,7 +57,7 @@ def assembled(cases: Mapping[int, Sequence[bpf.Case]]) -> bytes:
 
 def sandbox_filter(
     trapped: Iterable[int],
-    secret: tuple[int, int],
+    secret: tuple[int, int] | None,
     *,
     whole: Iterable[str] = (),
     neighbours: Iterable[int] = (),
@@ -68,7 +68,8 @@ def sandbox_filter(
 
     Args:
         trapped: Numbers of the calls to be judged.
-        secret: Marks the call by which the memfd is delivered.
+        secret: Marks the call by which the memfd is delivered; None where nobody traces: calls are
+            brought to the listener then, and not to a tracer.
         whole: Names of calls that are judged even without the address that they are about.
         neighbours: Numbers of calls that are trapped only for the task that they name.
         fixed_addresses: Whether socket options that reroute are refused; see ``syscalls.filter``.
@@ -80,7 +81,10 @@ def sandbox_filter(
         frozenset(neighbours),
         fixed_addresses,
         frozenset(forms.items()),
+        secret is not None,
     )
+    if secret is None:
+        return template.code
     code = bytearray(template.code)
     for place, word in zip(template.places, _words(secret), strict=True):
         _WORD.pack_into(code, place, word)
@@ -94,15 +98,15 @@ def _template(
     neighbours: frozenset[int],
     fixed_addresses: bool,
     forms: frozenset[tuple[int, Forms]],
+    traced: bool,
 ) -> _Template:
+    delivery = Delivery(DELIVERY_CALL, _BLANK, abi.SECCOMP_RET_USER_NOTIF)
     cases = answers(
         trapped,
-        trap=abi.SECCOMP_RET_TRACE,
+        trap=abi.SECCOMP_RET_TRACE if traced else abi.SECCOMP_RET_USER_NOTIF,
         allow=abi.SECCOMP_RET_ALLOW,
         refuse=abi.SECCOMP_RET_ERRNO,
-        delivery=DELIVERY_CALL,
-        secret=_BLANK,
-        hand_over=abi.SECCOMP_RET_USER_NOTIF,
+        delivery=delivery if traced else None,
         whole={X86_64[name] for name in whole},
         neighbours=neighbours,
         fixed_addresses=fixed_addresses,
@@ -114,7 +118,7 @@ def _template(
         made += [bpf.Case(tuple(bpf.Arg(*test) for test in tests), action) for tests, action in row]
     program = _compiled({number: rows[tuple(row)] for number, row in cases.items()})
     places = []
-    for word in _words(_BLANK):
+    for word in _words(_BLANK) if traced else ():
         # One each: no other test of that call looks at its arguments, so that the ways through the
         # program are the same whatever the secret is.
         (place,) = (at for at, insn in enumerate(program) if insn.code == _EQUAL and insn.k == word)

@@ -84,19 +84,27 @@ _LOW: Final = 0xFFFFFFFF
 _KILL: Final = bpf.Case((), abi.SECCOMP_RET_KILL_PROCESS)
 
 
-def prepare() -> seccomp.FilterProgram:
-    """Returns the filter, to be made before there is a COMMAND to keep waiting."""
-    return seccomp.FilterProgram(code())
+def prepare(*, traces: bool = True) -> seccomp.FilterProgram:
+    """Returns the filter, to be made before there is a COMMAND to keep waiting.
+
+    Args:
+        traces: Whether this process traces. Else it may not.
+    """
+    return seccomp.FilterProgram(code(traces=traces))
 
 
-def code() -> bytes:
-    """Returns the filter as ``struct sock_filter`` bytes."""
+def code(*, traces: bool = True) -> bytes:
+    """Returns the filter as ``struct sock_filter`` bytes.
+
+    Args:
+        traces: As for :func:`prepare`.
+    """
     cases: dict[int, list[bpf.Case]] = {NR[name]: [_KILL] for name in KILLED}
     for name, number in ANSWERED.items():
         cases[NR[name]] = [bpf.Case((), abi.SECCOMP_RET_ERRNO | number)]
     # The upper halves can be left out: with a bit there, a request is none that the kernel knows.
     cases[NR["ptrace"]] = [
-        *(_when(0, _LOW, request, abi.SECCOMP_RET_ALLOW) for request in REQUESTS),
+        *(_when(0, _LOW, one, abi.SECCOMP_RET_ALLOW) for one in (REQUESTS if traces else ())),
         _KILL,
     ]
     cases[NR["clone"]] = [_when(0, _NAMESPACES, 0, abi.SECCOMP_RET_ALLOW), _KILL]

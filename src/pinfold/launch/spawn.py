@@ -132,7 +132,7 @@ def spawn(
         command,
         program,
         confine=confinement.apply,
-        kept=confinement.descriptor,
+        kept=frozenset({confinement.descriptor}),
         ready=lambda pid: _seize(pid, options),
         meanwhile=meanwhile,
     )
@@ -144,8 +144,9 @@ def launch(
     flags: int = 0,
     *,
     confine: Callable[[], None],
-    kept: int = -1,
+    kept: frozenset[int] = frozenset(),
     ready: Callable[[int], None] | None = None,
+    taken: Callable[[int], None] | None = None,
     meanwhile: Callable[[], None] | None = None,
 ) -> Launched:
     """Starts a command's process, up to its first exec.
@@ -157,8 +158,10 @@ def launch(
         program: The filter; ``HAND_OVER_CALLS`` must pass it.
         flags: Added to ``SECCOMP_FILTER_FLAG_NEW_LISTENER``.
         confine: Called in the child before it has the filter.
-        kept: Descriptor that ``confine`` needs, -1 for none.
+        kept: Descriptors that ``confine`` needs.
         ready: Called here with the child's id before it has the filter.
+        taken: Called here with the listener before the child goes on. The child is killed when it
+            raises.
         meanwhile: Called here once, while the child gets itself ready: what else takes time. The
             child is killed when it raises.
 
@@ -180,7 +183,7 @@ def launch(
             try:
                 if meanwhile is not None:
                     meanwhile()
-                listener = _take_over(pid, pidfd, ours, command.argv[0], ready)
+                listener = _take_over(pid, pidfd, ours, command.argv[0], ready, taken)
             except BaseException:
                 os.close(pidfd)
                 raise
@@ -278,6 +281,7 @@ def _take_over(
     channel: socket.socket,
     name: bytes,
     ready: Callable[[int], None] | None,
+    taken: Callable[[int], None] | None,
 ) -> int:
     _expect(channel, _READY, name)
     if ready is not None:
@@ -292,7 +296,13 @@ def _take_over(
             " allow it with `sysctl kernel.yama.ptrace_scope=1`, or in a container with"
             " `--cap-add=SYS_PTRACE`"
         ) from error
-    channel.send(_GO)
+    try:
+        if taken is not None:
+            taken(listener)
+        channel.send(_GO)
+    except BaseException:
+        os.close(listener)
+        raise
     return listener
 
 
@@ -318,7 +328,7 @@ def _child(
     program: FilterProgram,
     flags: int,
     confine: Callable[[], None],
-    kept: int,
+    kept: frozenset[int],
     channel: int,
     paths: Sequence[bytes],
 ) -> NoReturn:
@@ -334,7 +344,7 @@ def _child(
         process.set_dumpable(True)
         _set_streams(command.streams)
         if command.close_others:
-            close_others({*command.pass_fds, channel, kept})
+            close_others({*command.pass_fds, channel, *kept})
         for fd in command.pass_fds:
             os.set_inheritable(fd, True)
         stage = _DIRECTORY

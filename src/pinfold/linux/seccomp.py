@@ -12,6 +12,7 @@ from pinfold.syscalls.numbers import X86_64 as NR
 from pinfold.uapi import bpf
 from pinfold.uapi import seccomp as abi
 
+_BLANK: Final = bytes(abi.SECCOMP_NOTIF.size)
 _SIG_BLOCK: Final = 0
 _SIG_SETMASK: Final = 2
 _SIGSET_BYTES: Final = 8
@@ -50,6 +51,20 @@ class FilterProgram:
         )
 
 
+def knows_flags(flags: int) -> bool:
+    """Returns whether filters can be installed with these flags, at the cost of one call.
+
+    The kernel looks at the flags before it reads a filter, of which there is none here.
+
+    Kernel: ``seccomp_set_mode_filter`` in ``kernel/seccomp.c``.
+    """
+    try:
+        libc.syscall("seccomp", NR["seccomp"], abi.SECCOMP_SET_MODE_FILTER, flags, 0)
+    except OSError as error:
+        return error.errno == errno.EFAULT
+    return False
+
+
 class RawNotification(NamedTuple):
     """``struct seccomp_notif``; ``pid`` is a *thread* id, as seen by the reader."""
 
@@ -74,6 +89,40 @@ def receive(listener: int) -> RawNotification:
     cookie, pid, flags, nr, arch, ip, *args = abi.SECCOMP_NOTIF.unpack(buffer)
     a, b, c, d, e, f = args
     return RawNotification(cookie, pid, flags, nr, arch, ip, (a, b, c, d, e, f))
+
+
+class Receiver:
+    """Receives a listener's notifications, for the hot loop: as they come, into one buffer.
+
+    Args:
+        listener: The listener descriptor.
+
+    Preconditions: used by one thread.
+    """
+
+    __slots__ = ("_buffer", "_listener")
+
+    def __init__(self, listener: int) -> None:
+        self._listener = listener
+        self._buffer = bytearray(_BLANK)
+
+    def next(self) -> tuple[int, ...] | None:
+        """Returns the fields of ``struct seccomp_notif``; None when there is none (any more).
+
+        Blocks when nothing was announced.
+
+        Raises:
+            OSError: The listener is none, or closed.
+        """
+        # The kernel refuses a buffer that is not blank.
+        self._buffer[:] = _BLANK
+        try:
+            fcntl.ioctl(self._listener, abi.SECCOMP_IOCTL_NOTIF_RECV, self._buffer)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.EINTR):
+                raise
+            return None
+        return abi.SECCOMP_NOTIF.unpack(self._buffer)
 
 
 def send(listener: int, cookie: int, *, value: int = 0, error: int = 0, flags: int = 0) -> None:

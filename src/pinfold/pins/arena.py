@@ -100,12 +100,17 @@ class Arena(Pin):
 class ArenaPool:
     """Hands out slots, and makes a further arena when all are in use.
 
+    Args:
+        slots: Smallest slots in an arena.
+        code: Whether arenas of these have a code page.
+
     Preconditions: used by one thread.
     """
 
-    __slots__ = ("_arenas", "_classes", "_free", "_used")
+    __slots__ = ("_arenas", "_classes", "_code", "_free", "_used")
 
-    def __init__(self, slots: int = SLOTS) -> None:
+    def __init__(self, slots: int = SLOTS, *, code: bool = True) -> None:
+        self._code = code
         self._classes = [_Class(SLOT_SIZE, slots, MAX_ARENAS), *_LARGER]
         self._arenas: list[Arena] = []
         # By class: where each of its arenas has free slots, by number, oldest arena first.
@@ -137,7 +142,7 @@ class ArenaPool:
         while True:
             size, slots, most = self._classes[kind]
             try:
-                return Arena(len(self._arenas), slots * size, code=not kind)
+                return Arena(len(self._arenas), slots * size, code=self._code and not kind)
             except OSError as error:
                 if error.errno != errno.EFBIG:
                     raise

@@ -148,6 +148,10 @@ class Judge(Protocol):
     def literals(self) -> tuple[bytes, ...]:
         """Files that denials name one by one: with ``real``, hard links to them are recognised."""
 
+    @property
+    def programs(self) -> bool:
+        """Whether :meth:`executed` can say anything."""
+
     def steady(self, name: str) -> bool:
         """Returns whether its verdicts on a call may be kept, and used again without asking.
 

@@ -18,20 +18,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from pinfold.arch.x86_64 import ARGUMENTS, RIP
-from pinfold.backends.base import Deny, Kill, Redirect
+from pinfold.backends.base import Deny, Redirect
 from pinfold.codec.base import Refused, SlotFull
 from pinfold.codec.image import Image
 from pinfold.errors import TraceeGone
-from pinfold.paths import as_name, wants_directory
-from pinfold.policy.calls import KILL, RETURN, SERVE, Argument, Trapped, Verdict
+from pinfold.paths import wants_directory
+from pinfold.policy.calls import RETURN, SERVE, Argument, Trapped, Verdict
 from pinfold.policy.rules import ALLOW, DENY, REDIRECT
 from pinfold.supervisor import arguments, plans, reopen, sockets
 from pinfold.supervisor.decision import ERROR, Decision, Judged, Waiting
+from pinfold.supervisor.executions import Executions
 from pinfold.supervisor.pathnames import Pathnames, with_path
 from pinfold.supervisor.reading import Read, how_of
 from pinfold.syscalls.kinds import PATHS, Kind, as_int
-from pinfold.tracee.loader import from_loader, mapped_file, own_loader
-from pinfold.tracee.real import same_file
+from pinfold.tracee.loader import from_loader
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from pinfold.policy.calls import Judge
     from pinfold.policy.rules import PathRules
     from pinfold.supervisor.shapes import Shape
+    from pinfold.tracee.caller import Caller
     from pinfold.tracee.names import Names
-    from pinfold.tracee.task import Task
 
 
 class Engine:
@@ -60,7 +60,7 @@ class Engine:
     """
 
     __slots__ = (
-        *("_dry", "_judge", "_literals", "_loader", "_logs"),
+        *("_dry", "_executions", "_judge", "_logs"),
         *("_names", "_naming", "_paths", "_real", "_ruled_paths"),
     )
 
@@ -80,10 +80,9 @@ class Engine:
         self._judge = judge
         self._dry = dry
         self._ruled_paths = not rules.empty
-        self._loader = own_loader() if judge is not None or real else None
         strict = real or not rules.empty or judge is not None
         literals = rules.literals + (judge.literals if judge is not None else ())
-        self._literals = tuple(dict.fromkeys(literals)) if real else ()
+        literals = tuple(dict.fromkeys(literals)) if real else ()
         self._naming = logs or strict
         self._paths = Pathnames(
             rules,
@@ -92,9 +91,10 @@ class Engine:
             strict=strict,
             policy=judge is not None,
             real=real,
-            literals=self._literals,
+            literals=literals,
             dry=dry,
         )
+        self._executions = Executions(judge, self._paths, names, literals, real=real, dry=dry)
 
     @property
     def logs(self) -> bool:
@@ -118,7 +118,7 @@ class Engine:
         """Whether the names of paths matter to anybody."""
         return self._naming
 
-    def plain(self, task: Task, call: Shape, one: Judged) -> Decision | None:
+    def plain(self, task: Caller, call: Shape, one: Judged) -> Decision | None:
         """Returns the decision about a call that is made as it is; None for the long way.
 
         Args:
@@ -151,7 +151,7 @@ class Engine:
         plan = Redirect(((one.argument, one.pointer),))
         return Decision(plan, ALLOW, rule, (one._replace(verdict=verdict),))
 
-    def decide(self, task: Task, call: Shape, slot: Slot, base: int) -> Decision | Waiting:
+    def decide(self, task: Caller, call: Shape, slot: Slot, base: int) -> Decision | Waiting:
         """Returns what to do about a trapped call.
 
         Args:
@@ -197,56 +197,10 @@ class Engine:
             return self._made(read)
         return self._asked(read, self._judge)
 
-    def executed(self, task: Task, named: tuple[bytes, ...], by: bytes) -> Decision | None:
-        """Returns a verdict that kills a program which has just been executed, or None.
-
-        The interpreter of a script is opened by the kernel itself, and so is the loader of a
-        program. So what runs in the end is judged once more, if it is not what the call named: by
-        the policy, and where real names are judged, by ``--deny``.
-
-        Args:
-            task: Who executes; its program is the new one.
-            named: What its call led to when it was judged.
-            by: The program that made the call.
-
-        Preconditions: in the stop of the exec, registers loaded.
-
-        Raises:
-            TraceeGone: The task died.
-        """
-        if self._judge is None and not self._real:
-            return None
-        try:
-            loader = mapped_file(task.tid, task.registers[RIP])
-        except ProcessLookupError as error:
-            raise TraceeGone(task.tid) from error
-        except PermissionError:
-            # A program that may be executed and not read; whatever it asks for by path will fail.
-            return self._killed(task.program, "a program that may not be looked at")
-        for program in (task.program, None if loader is None else as_name(loader)):
-            # Our own loader is every program's: a rule that covers it is not about that.
-            if program is None or program in named or program == self._loader:
-                continue
-            for name in (program, *same_file(program, self._literals, (program,))):
-                rule = self._refuses(name, by)
-                if rule is not None:
-                    return self._killed(program, rule)
-        return None
-
-    def _killed(self, program: bytes, rule: str) -> Decision:
-        judged = Judged(0, program, (program,), program, 0)
-        return Decision(_NOTHING if self._dry else Kill(), KILL, rule, (judged,))
-
-    def _refuses(self, program: bytes, by: bytes) -> str | None:
-        # The rule by which a program is not to run, whatever the call said.
-        if program[:1] != b"/":
-            return None
-        if self._real:
-            one = self._paths.judge((program,))
-            if one.action == DENY:
-                return one.rule
-        verdict = self._judge.executed(program, by) if self._judge is not None else None
-        return None if verdict is None else verdict.rule
+    @property
+    def executions(self) -> Executions:
+        """What judges programs that are executed in the end."""
+        return self._executions
 
     def finish(self, waiting: Waiting, verdict: Verdict) -> Decision:
         """Returns what to do about a call that a policy has taken its time for.
@@ -405,7 +359,9 @@ class Engine:
             tuple(replaced),
         )
 
-    def _name_descriptor(self, task: Task, call: Shape, names: dict[str, tuple[bytes, ...]]) -> int:
+    def _name_descriptor(
+        self, task: Caller, call: Shape, names: dict[str, tuple[bytes, ...]]
+    ) -> int:
         # A call that changes an open file is judged by the file's name. Where another task may
         # exchange the descriptor meanwhile, that is another file which it had open already.
         try:
@@ -427,7 +383,7 @@ _NONE_SETTLED: Final[frozenset[str]] = frozenset()
 
 
 def _seen(
-    task: Task,
+    task: Caller,
     call: Shape,
     seen: tuple[Argument, ...],
     names: Mapping[str, tuple[bytes, ...]],
@@ -454,7 +410,7 @@ def _unreadable(read: Read) -> bool:
     return any(one.pinned is None for one in read.judged)
 
 
-def _others(task: Task, call: Shape, image: Image) -> tuple[Argument, ...]:
+def _others(task: Caller, call: Shape, image: Image) -> tuple[Argument, ...]:
     registers = task.registers
     found: list[Argument] = []
     before: list[Any] = []

@@ -31,14 +31,15 @@ from pinfold.supervisor.crowd import FORKS, Crowd
 from pinfold.supervisor.decision import UNPINNED, Decision, Waiting
 from pinfold.supervisor.ending import reap
 from pinfold.supervisor.family import Family
-from pinfold.supervisor.neighbours import Neighbours
+from pinfold.supervisor.neighbours import Neighbours, Traced
 from pinfold.supervisor.parked import ParkingLot
 from pinfold.supervisor.placement import ASKS, SPREAD, Placement
 from pinfold.syscalls.filtering import NUMBERS as FILTERING
 from pinfold.syscalls.numbers import X86_64 as NR
 from pinfold.tracee import stops
+from pinfold.tracee.bell import Bell
 from pinfold.tracee.inject import replay
-from pinfold.tracee.task import KNOWN
+from pinfold.tracee.task import KNOWN, Task
 from pinfold.uapi import ptrace as abi
 from pinfold.uapi.prctl import CLONE_VFORK, CLONE_VM
 
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
     from pinfold.supervisor.parked import Parked
     from pinfold.supervisor.quick import Known
     from pinfold.supervisor.shapes import Shape
-    from pinfold.tracee.task import Task
     from pinfold.tracee.waits import Waits
 
 OPTIONS: Final = (
@@ -152,13 +152,14 @@ class Supervisor:
         # Children that were killed at birth, and waited for before their parents' events came.
         self._early: set[int] = set()
         self._on_executed = on_executed
-        self._parked = ParkingLot()
+        self._bell = Bell()
+        self._parked = ParkingLot(self._bell)
         self._placement = Placement(SPREAD) if placement is None else placement
         self._on_stop = on_stop
         self._on_refused = on_refused
         self._family = Family()
         self._crowd = Crowd(self._family, tasks) if tasks is not None else None
-        self._neighbours = Neighbours(self._family)
+        self._neighbours = Neighbours(Traced(self._family))
         task = self._family.adopt(main, main)
         task.shares = task.space.shared = False
         task.filtered = 0
@@ -214,7 +215,7 @@ class Supervisor:
                     trapped(task)
                     continue
                 if task is None:
-                    if self._parked.rang(tid, status):
+                    if self._bell.heard(tid, status):
                         self._go_on()
                         continue
                     if stops.stopped(status):
@@ -375,14 +376,16 @@ class Supervisor:
 
     def _answered(self, parked: Parked, verdict: Verdict) -> None:
         read = parked.waiting.read
-        read.task.load()
+        task = read.task
+        assert isinstance(task, Task)
+        task.load()
         try:
             decision = self._engine.finish(parked.waiting, verdict)
         except SlotFull as full:
             size = max(full.needed, parked.slot.size + 1)
-            self._decide(read.task, read.call, size, patient=False)
+            self._decide(task, read.call, size, patient=False)
         else:
-            self._settle(read.task, read.call, parked.slot, decision, asked=True)
+            self._settle(task, read.call, parked.slot, decision, asked=True)
 
     def _settle(
         self, task: Task, call: Shape, slot: Slot, decision: Decision, *, asked: bool = False
@@ -554,7 +557,7 @@ class Supervisor:
         if call is None:
             return False
         task.load()
-        decision = self._engine.executed(task, named, by)
+        decision = self._engine.executions.executed(task, named, by)
         if decision is None:
             return False
         self._record(task, call, decision)

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
-
-from pinfold.tracee.bell import Bell
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,16 +26,36 @@ class Parked(NamedTuple):
     waiting: Waiting
 
 
+class Ringing(Protocol):
+    """What wakes the supervisor's thread; see ``tracee.bell`` and ``supervisor.waking``."""
+
+    def hang(self) -> None:
+        """Makes it ready, if it is not.
+
+        Raises:
+            OSError: What it needs is not to be had.
+        """
+
+    def ring(self) -> None:
+        """Wakes the thread; from any. Does nothing when it was taken down."""
+
+    def take_down(self) -> None:
+        """Ends it. May be called again."""
+
+
 class ParkingLot:
     """The calls of one sandbox that wait for a verdict.
 
-    Preconditions: used by the tracing thread; verdicts come in from any.
+    Args:
+        bell: Wakes the supervisor's thread.
+
+    Preconditions: used by that thread; verdicts come in from any.
     """
 
     __slots__ = ("_bell", "_calls", "_verdicts")
 
-    def __init__(self) -> None:
-        self._bell = Bell()
+    def __init__(self, bell: Ringing) -> None:
+        self._bell = bell
         self._calls: dict[int, Parked] = {}
         self._verdicts: deque[tuple[Parked, Verdict]] = deque()
 
@@ -56,10 +74,6 @@ class ParkingLot:
         self._verdicts.append((parked, verdict))
         self._bell.ring()
 
-    def rang(self, tid: int, status: int) -> bool:
-        """Returns whether a wait result says that there may be verdicts."""
-        return self._bell.heard(tid, status)
-
     def ready(self) -> Iterator[tuple[Parked, Verdict]]:
         """Yields the calls that need not wait any more."""
         while self._verdicts:
@@ -76,7 +90,7 @@ class ParkingLot:
             parked.waiting.later.cancel()
 
     def close(self) -> None:
-        """Forgets all. The bell's process is then still to be waited for."""
+        """Forgets all, and takes the bell down."""
         try:
             for tid in list(self._calls):
                 self.drop(tid)

@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from pinfold.codec.openhow import OpenHow
     from pinfold.policy.rules import PathRules, PathVerdict
     from pinfold.supervisor.shapes import PathArgument, Shape
+    from pinfold.tracee.caller import Caller
     from pinfold.tracee.names import Meaning, Names
-    from pinfold.tracee.task import Task
 
 
 class Pathnames:
@@ -99,7 +99,7 @@ class Pathnames:
         return self._judge(names, directory)
 
     def read(
-        self, task: Task, call: Shape, image: Image, path: PathArgument, how: OpenHow | None
+        self, task: Caller, call: Shape, image: Image, path: PathArgument, how: OpenHow | None
     ) -> Judged | int | None:
         """Returns what one path argument is and what was decided about it.
 
@@ -134,7 +134,7 @@ class Pathnames:
 
     def _judged(
         self,
-        task: Task,
+        task: Caller,
         call: Shape,
         image: Image,
         one: Judged,
@@ -172,13 +172,13 @@ class Pathnames:
             pointer = image.address_of(image.put(pinned + b"\0"))
         leads = b""
         if call.executes and self._policy:
-            leads = self._executed(task, pinned) if real is None or verdict.path else real
+            leads = self.leads(task, pinned) if real is None or verdict.path else real
         return Judged(
             one.argument, asked, names, pinned, pointer, verdict, real, direct, jump, leads
         )
 
-    def _executed(self, task: Task, path: bytes) -> bytes:
-        # Where the path of an exec leads now.
+    def leads(self, task: Caller, path: bytes) -> bytes:
+        """Returns where the path of an exec leads now; empty when it leads nowhere."""
         try:
             meaning = self._names.resolve(task.tid, task.tgid, AT_FDCWD, path, follow=True)
         except OSError:
@@ -187,7 +187,7 @@ class Pathnames:
         return meaning.real or b""
 
     def _by_descriptor(
-        self, task: Task, image: Image, path: PathArgument, descriptor: int, pointer: int
+        self, task: Caller, image: Image, path: PathArgument, descriptor: int, pointer: int
     ) -> Judged | int:
         if task.shares:
             return errno.EACCES
@@ -200,13 +200,13 @@ class Pathnames:
         if verdict.action != REDIRECT or verdict.path is None or self._dry:
             return Judged(path.argument, b"", (name,), b"", pointer, verdict, name, leads=name)
         pointer = image.address_of(image.put(verdict.path + b"\0"))
-        leads = self._executed(task, verdict.path)
+        leads = self.leads(task, verdict.path)
         return Judged(
             path.argument, b"", (name,), verdict.path, pointer, verdict, name, leads=leads
         )
 
     def _meaning(
-        self, task: Task, dirfd: int, asked: bytes, resolve: int, follow: bool | None
+        self, task: Caller, dirfd: int, asked: bytes, resolve: int, follow: bool | None
     ) -> Meaning | int | None:
         # An errno when the call must fail; None when the path means nothing, and may be tried.
         try:

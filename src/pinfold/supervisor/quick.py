@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from pinfold.supervisor.decision import Decision
     from pinfold.supervisor.engine import Engine
     from pinfold.supervisor.shapes import Shape
-    from pinfold.tracee.task import Task
+    from pinfold.tracee.caller import Caller
 
 _MOST: Final = 4096
 """Decisions that are kept, of all calls: of a hostile program, some 10 MiB, with paths and
@@ -114,7 +114,7 @@ class Quick:
         # What was looked for last and not found: row, task id, path, directory, key.
         self._missed: tuple[_Row, int, bytes, bytes, tuple[Any, ...]] | None = None
 
-    def find(self, task: Task, registers: ctypes.Array[ctypes.c_uint64]) -> Known | None:
+    def find(self, task: Caller, registers: ctypes.Array[ctypes.c_uint64]) -> Known | None:
         """Returns what is done about the call that a task is about to make; None for the long way.
 
         Its path is in the task's kept slot then, with its NUL.
@@ -168,7 +168,9 @@ class Quick:
         )
         return row
 
-    def _decided(self, task: Task, kept: Kept, row: _Row, path: bytes, base: bytes) -> Known | None:
+    def _decided(
+        self, task: Caller, kept: Kept, row: _Row, path: bytes, base: bytes
+    ) -> Known | None:
         # A plain yes to the one name that a path has.
         if climbs(path):
             return None
@@ -183,7 +185,7 @@ class Quick:
         decision = self._engine.plain(task, row.shape, one)
         return None if decision is None else _known(row, path, base, decision)
 
-    def learn(self, task: Task, decision: Decision) -> None:
+    def learn(self, task: Caller, decision: Decision) -> None:
         """Keeps what was decided about the call that was looked for last, if that can be.
 
         Preconditions: in the same stop as :meth:`find`, before the decision is carried out.
@@ -219,7 +221,7 @@ def _fits(shape: Shape) -> bool:
 
 
 def _directory(
-    task: Task, kept: Kept, row: _Row, registers: ctypes.Array[ctypes.c_uint64]
+    task: Caller, kept: Kept, row: _Row, registers: ctypes.Array[ctypes.c_uint64]
 ) -> bytes | None:
     # The name of the directory that a relative path starts from; None where that takes a closer
     # look.

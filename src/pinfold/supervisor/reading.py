@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from pinfold.policy.calls import Argument
     from pinfold.supervisor.decision import Judged
     from pinfold.supervisor.shapes import Shape
-    from pinfold.tracee.task import Task
+    from pinfold.tracee.caller import Caller
 
 
 class Read(NamedTuple):
     """A call whose arguments are in its slot."""
 
-    task: Task
+    task: Caller
     call: Shape
     image: Image
     judged: tuple[Judged, ...]

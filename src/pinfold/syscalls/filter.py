@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pinfold.syscalls.kinds import Kind
 from pinfold.syscalls.neighbours import BY_NUMBER
 from pinfold.syscalls.numbers import X86_64
-from pinfold.syscalls.refused import REFUSED
+from pinfold.syscalls.refused import REFUSED, UNTRACED
 from pinfold.syscalls.table import TABLE
 from pinfold.uapi.net import ROUTING_OPTIONS
 
@@ -33,15 +33,23 @@ _UNNAMED = {
 NO_FORMS: Final[Mapping[int, Forms]] = MappingProxyType({})
 
 
+class Delivery(NamedTuple):
+    """The call by which a memfd is asked for, where the supervisor traces."""
+
+    number: int
+    secret: tuple[int, int]
+    """Its first two arguments."""
+    answer: int
+    """Return value of the filter for it."""
+
+
 def answers(
     trapped: Iterable[int],
     *,
     trap: int,
     allow: int,
     refuse: int,
-    delivery: int,
-    secret: tuple[int, int],
-    hand_over: int,
+    delivery: Delivery | None,
     whole: Collection[int] = (),
     neighbours: Collection[int] = (),
     fixed_addresses: bool = False,
@@ -55,10 +63,8 @@ def answers(
         allow: Return value of a call without the one pointer that there would be to judge: a
             ``sendto`` without an address, which is what ``send`` is made of.
         refuse: Return value of a refusal, to which the errno is added.
-        delivery: Number of the call that asks for the memfd, with ``secret`` as its first two
-            arguments.
-        secret: Two 64-bit numbers.
-        hand_over: Return value for it.
+        delivery: The call that asks for the memfd; None where the supervisor does not trace: what
+            is refused only for that passes then.
         whole: Numbers of calls that are trapped even without the one pointer.
         neighbours: Those of ``trapped`` that are trapped only for the task that they name: forms
             that are about the caller pass.
@@ -67,7 +73,10 @@ def answers(
         forms: By number, the forms of a trapped call that go through all the same.
     """
     result: Answers = {}
-    for row in REFUSED:
+    refused = REFUSED
+    if delivery is None:
+        refused = (*(row for row in REFUSED if not row.traced), *UNTRACED)
+    for row in refused:
         test = () if row.argument < 0 else ((row.argument, row.mask, row.value),)
         result.setdefault(X86_64[row.name], []).append((test, refuse | row.errno))
     if fixed_addresses:
@@ -85,7 +94,9 @@ def answers(
             (tests, allow if through else trap) for tests, through in forms.get(number, ())
         )
         cases.append(((), trap))
-    # First of all that is said about this call.
-    asks = ((0, _ALL, secret[0]), (1, _ALL, secret[1])), hand_over
-    result.setdefault(delivery, []).insert(0, asks)
+    if delivery is not None:
+        # First of all that is said about this call.
+        one, other = delivery.secret
+        asks = ((0, _ALL, one), (1, _ALL, other)), delivery.answer
+        result.setdefault(delivery.number, []).insert(0, asks)
     return result

@@ -43,6 +43,8 @@ class Refused(NamedTuple):
     mask: int = _ALL
     value: int = 0
     """The form is refused when ``argument & mask == value``."""
+    traced: bool = False
+    """Whether it is a way around the rules only where the supervisor traces."""
 
 
 _MOUNT = (
@@ -52,7 +54,12 @@ _HANDLE = "opens a file without naming it"
 _RING = "opens, connects and renames without system calls"
 
 REFUSED: Final[tuple[Refused, ...]] = (
-    Refused("ptrace", errno.EPERM, "a tracer could answer its child's trace stops by itself"),
+    Refused(
+        "ptrace",
+        errno.EPERM,
+        "a tracer could answer its child's trace stops by itself",
+        traced=True,
+    ),
     Refused("io_uring_setup", errno.ENOSYS, _RING),
     Refused("io_uring_enter", errno.ENOSYS, _RING),
     Refused("io_uring_register", errno.ENOSYS, _RING),
@@ -106,6 +113,7 @@ REFUSED: Final[tuple[Refused, ...]] = (
         argument=0,
         mask=prctl.CLONE_UNTRACED,
         value=prctl.CLONE_UNTRACED,
+        traced=True,
     ),
     Refused(
         "madvise",
@@ -195,3 +203,15 @@ REFUSED: Final[tuple[Refused, ...]] = (
     Refused("fanotify_init", errno.EPERM, "lets the program answer other processes' opens"),
     Refused("fanotify_mark", errno.EPERM, "lets the program answer other processes' opens"),
 )
+
+UNTRACED: Final[tuple[Refused, ...]] = (
+    Refused(
+        "clone",
+        errno.EPERM,
+        "CLONE_PARENT: the child would be the supervisor's, and nobody would wait for it",
+        argument=0,
+        mask=prctl.CLONE_PARENT,
+        value=prctl.CLONE_PARENT,
+    ),
+)
+"""What is refused besides where nobody traces. (``clone3`` stays refused: it has the same flag.)"""

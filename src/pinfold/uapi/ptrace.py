@@ -3,6 +3,7 @@
 import struct
 from typing import Final
 
+PTRACE_TRACEME: Final = 0
 PTRACE_PEEKDATA: Final = 2
 PTRACE_PEEKUSER: Final = 3
 PTRACE_POKEUSER: Final = 6

@@ -9,7 +9,9 @@ INTERRUPT: Final = "interrupt"
 NATIVE: Final = "native"
 TWO_STOPS: Final = "trace-two-stops"
 """The trace back end, with every call followed to its end; see ``backends.trace``."""
-PINNED: Final = (TRACE, INTERRUPT, NATIVE)
+RUN_NATIVE: Final = "run-native"
+"""``pinfold run`` on the native back end; ``native`` is ``pinfold.Listener`` on it."""
+PINNED: Final = (TRACE, INTERRUPT, NATIVE, RUN_NATIVE)
 """The back ends of pinfold."""
 
 NAIVE: Final = "naive"

@@ -17,6 +17,7 @@ SUPERVISORS: Final = {
     "trace-two-stops": "pinned",
     "interrupt": "listening",
     "native": "listening",
+    "run-native": "pinned",
     "naive": "naive",
     "resolving": "resolving",
     "tracer": "tracer",

@@ -1,4 +1,4 @@
-"""The trace back end, as ``pinfold run --inspect all`` has it, under the rule of the attacks."""
+"""``pinfold run --inspect all`` under the rule of the attacks, traced or on the native back end."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import os
 import sys
 from typing import TYPE_CHECKING, Final
 
-from pinfold.attack.catalogue.model import TWO_STOPS
+from pinfold.attack.catalogue.model import RUN_NATIVE, TWO_STOPS
 from pinfold.attack.rule import AttackJudge
 from pinfold.backends.trace import TraceBackend
+from pinfold.launch.choice import NATIVE, TRACE
 from pinfold.launch.spawn import Command
 from pinfold.policy.rules import PathRules
 from pinfold.session import Limits, Session, require_machine
@@ -62,6 +63,7 @@ def supervise(
         inspect_all=True,
         real=real,
         judge=AttackJudge(real=real),
+        backend=NATIVE if name == RUN_NATIVE else TRACE,
     )
     session.start()
     outcome = session.result()

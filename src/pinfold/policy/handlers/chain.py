@@ -103,6 +103,7 @@ class HandlerJudge:
             features_of(name).address for name in self._chains
         )
         self.real: Final = rules.real
+        self.programs: Final = rules.programs
         self.literals: Final = rules.literals
 
     @cached_property

@@ -186,6 +186,8 @@ class RuleJudge:
         """Whether a rule or default is about calls with a socket address."""
         self.real: Final = model.real or any(match.real for match in matches)
         """Whether names that links lead to are to be found out."""
+        self.programs: Final = any(map(self._is_about_programs, _EXECUTING))
+        """Whether a rule can be against what is executed in the end."""
         self.literals: Final = tuple(dict.fromkeys(_literals(rules)))
         """Files that rules which deny, kill or ask name one by one."""
 
@@ -256,6 +258,12 @@ class RuleJudge:
         call = Trapped(TABLE[name], (0,) * 6, by, (), {}, loader=_unknown)
         ruled = self._first(plan, call, subject, meaning, Vectors(call), only)
         return ruled if ruled is not None and ruled.rank >= _ASKS else None
+
+    def _is_about_programs(self, name: str) -> bool:
+        plan = self._plans.get(name)
+        return plan is not None and any(
+            self._rules[at].rank >= _ASKS for at in plan.scope.named - plan.scope.running
+        )
 
     def close(self) -> None:
         """Does nothing: rules start nothing."""
