@@ -20,7 +20,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from kernel.source import HERE, KernelError
+from kernel.source import HERE, ROOT, KernelError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,11 +60,16 @@ def command(
         root: The directory that the guest is to have as its root.
         count: Whether the guest's clock is to count instructions, one for a nanosecond; there is
             one processor then, and time in which it has nothing to do takes none.
+
+    Raises:
+        KernelError: The checkout is in a place that the guest cannot be told of.
     """
+    if len(str(ROOT).split()) != 1:
+        raise KernelError(f"{ROOT}: a path with spaces in it cannot be told to a kernel")
     arguments = (
         "console=ttyS0 root=root rootfstype=9p ro"
         " rootflags=trans=virtio,version=9p2000.L,msize=1048576,cache=loose"
-        f" init={HERE / 'guest' / 'init'} pinfold.job=ttyS1"
+        f" init={HERE / 'guest' / 'init'} PINFOLD_ROOT={ROOT}"
         " panic=-1 oops=panic random.trust_cpu=on tsc=reliable quiet loglevel=7"
         # An emulated processor may have to wait for a real one for long; that is no stall.
         " rcupdate.rcu_cpu_stall_timeout=60 watchdog_thresh=30"
@@ -86,12 +91,15 @@ def command(
     ]
 
 
+def value(text: str) -> str:
+    """Returns a text as QEMU wants it among options, with its commas doubled."""
+    return text.replace(",", ",,")
+
+
 def _share(tag: str, path: str, option: str) -> list[str]:
-    # Commas are doubled, as QEMU wants them in a value.
-    source = path.replace(",", ",,")
     return [
         "-fsdev",
-        f"local,id={tag},path={source},security_model=none,multidevs=remap,{option}",
+        f"local,id={tag},path={value(path)},security_model=none,multidevs=remap,{option}",
         *("-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag},disable-legacy=on"),
     ]
 
@@ -129,7 +137,7 @@ def run(
     began = time.monotonic()
     with (shared / "qemu.log").open("wb") as log:
         machine = subprocess.Popen(
-            command(image, shared, cpus, f"file:{output}", count=count),
+            command(image, shared, cpus, f"file,path={value(str(output))}", count=count),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

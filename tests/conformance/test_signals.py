@@ -383,6 +383,28 @@ def test_a_signal_before_the_call_is_received(backend: Backend, pin: Memory, fif
         opened(complete(target, call, pin, fifo))
 
 
+def test_an_ending_signal_before_the_call_is_received(
+    backend: Backend, pin: Memory, fifo: Fifo
+) -> None:
+    """It ends the call with EINTR, as on every listener; the later native revision knows better.
+
+    There the call has not begun yet: the handler comes first, and the call traps again.
+    """
+    with opening(backend) as target:
+        begun(target)
+        await_call(target)
+        begins_anew = support.names_memfd(backend, target.listener)
+        os.kill(target.pid, signal.SIGUSR1)
+        hit(target, 1, rewound=begins_anew)
+        if begins_anew:
+            call = target.receive()
+            install(target.listener, call, pin)
+            opened(complete(target, call, pin, fifo))
+        else:
+            let_after_pass(target)
+            interrupted(target.finish())
+
+
 def test_what_is_asked_of_a_call_that_is_gone_disturbs_nobody(
     backend: Backend, pin: Memory
 ) -> None:
