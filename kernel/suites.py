@@ -58,8 +58,9 @@ SUITES: Final = {
             "conformance",
             "the contract of the two requests, on the kernel that has them",
             pytest=("tests/conformance", "-k", "native"),
-            environment=_NATIVE,
+            environment=(("PINFOLD_MUST", "native,native-first"),),
             must="native",
+            excuses=("has no processes of its own",),
         ),
         Suite("selftests", "the kernel's own tests of seccomp"),
         Suite(
