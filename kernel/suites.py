@@ -44,12 +44,15 @@ class Suite(NamedTuple):
 _CATALOGUE: Final = "tests/attacks/test_catalogue.py"
 _NATIVE: Final = (("PINFOLD_MUST", "native"),)
 _BRIEF: Final = (
-    *("race-open-thread", "race-argv-pointer-thread", "race-connect-unix-thread"),
-    *("race-execve-thread", "race-slot-reused", "race-open-clonevm"),
-    *("pin-write-store", "pin-write-proc-mem", "pin-replace-mmap", "pin-image-dontfork"),
-    *("pin-image-exec", "pin-stale-thread", "pin-kill", "signal-registers", "signal-frames-usr"),
+    *("race-open-thread", "race-argv-pointer-thread", "race-execve-thread"),
+    *("pin-write-proc-mem", "pin-replace-mmap", "pin-image-dontfork", "signal-registers"),
 )
 """Attacks that there is always time for: one of each kind that has to do with the kernel's part."""
+_CONTRACT: Final = tuple(
+    f"tests/conformance/test_{name}.py"
+    for name in ("scenarios", "errnos", "kernel_requests", "kernel_pins", "kernel_tracers")
+)
+"""What of the contract there is always time for: every scenario, every errno, both revisions."""
 
 SUITES: Final = {
     suite.name: suite
@@ -58,6 +61,7 @@ SUITES: Final = {
             "conformance",
             "the contract of the two requests, on the kernel that has them",
             pytest=("tests/conformance", "-k", "native"),
+            brief=(*_CONTRACT, "-k", "native"),
             environment=(("PINFOLD_MUST", "native,native-first"),),
             must="native",
             excuses=("has no processes of its own",),
