@@ -114,8 +114,8 @@ EXPECTED: Final[dict[str, str]] = {}
 PREPARE: Final = """
 for place in .build .hypothesis; do
 	test -d {root}/$place || continue
-	mkdir -p /run/written/$place /run/work/$place
-	memory=upperdir=/run/written/$place,workdir=/run/work/$place
+	mkdir -p /run/written/$place /run/aside/$place
+	memory=upperdir=/run/written/$place,workdir=/run/aside/$place
 	mount -t overlay -o lowerdir={root}/$place,$memory overlay {root}/$place
 done
 cd {root}
