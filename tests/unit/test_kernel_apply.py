@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from kernel import apply
 from tests.programs import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import ModuleType
 
 KERNEL = ROOT / "kernel"
 SCRIPT = KERNEL / "apply.py"
 EDGE = "/* not ours */\n"
-
-
-def _load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("pinfold_kernel_apply", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-apply: Any = _load()
 
 
 @pytest.fixture
@@ -45,6 +31,16 @@ def tree(tmp_path: Path) -> Path:
         if ours.is_dir():
             (tmp_path / ours.relative_to(apply.FILES)).mkdir(parents=True, exist_ok=True)
     return tmp_path
+
+
+@pytest.fixture
+def mine(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    # The only file of ours.
+    file = tmp_path_factory.mktemp("ours") / "kernel" / "mine.c"
+    file.parent.mkdir()
+    file.write_text("one\n")
+    monkeypatch.setattr(apply, "FILES", file.parents[1])
+    return file
 
 
 def _files(tree: Path) -> dict[str, tuple[str, int]]:
@@ -84,28 +80,16 @@ def test_again_writes_nothing(tree: Path) -> None:
     assert _files(tree) == before
 
 
-def test_a_changed_file_of_ours_is_written_alone(
-    tree: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ours = tmp_path_factory.mktemp("ours")
-    (ours / "kernel").mkdir()
-    (ours / "kernel" / "mine.c").write_text("one\n")
-    monkeypatch.setattr(apply, "FILES", ours)
+def test_a_changed_file_of_ours_is_written_alone(tree: Path, mine: Path) -> None:
     apply.apply(tree)
-    (ours / "kernel" / "mine.c").write_text("two\n")
+    mine.write_text("two\n")
     assert apply.apply(tree) == ["kernel/mine.c"]
     assert (tree / "kernel" / "mine.c").read_text() == "two\n"
 
 
-def test_a_file_that_we_have_no_more_is_gone(
-    tree: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ours = tmp_path_factory.mktemp("ours")
-    (ours / "kernel").mkdir()
-    (ours / "kernel" / "mine.c").write_text("one\n")
-    monkeypatch.setattr(apply, "FILES", ours)
+def test_a_file_that_we_have_no_more_is_gone(tree: Path, mine: Path) -> None:
     apply.apply(tree)
-    (ours / "kernel" / "mine.c").unlink()
+    mine.unlink()
     assert apply.apply(tree) == []
     assert not (tree / "kernel" / "mine.c").exists()
 
