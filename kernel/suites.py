@@ -50,7 +50,14 @@ _BRIEF: Final = (
 """Attacks that there is always time for: one of each kind that has to do with the kernel's part."""
 _CONTRACT: Final = tuple(
     f"tests/conformance/test_{name}.py"
-    for name in ("scenarios", "errnos", "kernel_requests", "kernel_pins", "kernel_tracers")
+    for name in (
+        "scenarios",
+        "errnos",
+        "kernel_requests",
+        "kernel_pins",
+        "kernel_tracers",
+        "kernel_records",
+    )
 )
 """What of the contract there is always time for: every scenario, every errno, both revisions."""
 

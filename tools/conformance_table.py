@@ -40,6 +40,7 @@ WORDS = {
     "test_kernel_pins": "Where pins may be, and what is none (kernel only)",
     "test_kernel_calls": "Which calls can be redirected (kernel only)",
     "test_kernel_tracers": "Filters that ask for a tracer (kernel only)",
+    "test_kernel_records": "What others see of a redirected call (kernel only)",
     "test_kernel_load": "Storms and deaths (kernel only)",
 }
 

@@ -34,6 +34,7 @@ from tests.kernel.support import (
     next_line,
     pinfold,
     started,
+    user,
 )
 from tests.programs import build, values
 
@@ -133,6 +134,24 @@ def test_gdb_works_inside() -> None:
     done = native(*TRAP_ALL, "--", "gdb", *words, "--args", "/bin/cat", "/etc/hostname")
     assert "Catchpoint 1 (call to syscall openat)" in told(done)
     assert "$1 = 42" in done.stdout
+
+
+def test_it_takes_no_right() -> None:
+    # For a user who is not root, in a directory of that user's own.
+    with user("nobody") as someone:
+        someone.file("here", "what is here")
+        secret = someone.file("secret")
+        script = (
+            "import os; print(os.getresuid() != (0, 0, 0) or 'root'); print(open('here').read());"
+            "import subprocess; print(subprocess.run(['cat', 'secret']).returncode)\n" + TRACERS
+        )
+        program = someone.file("program.py", script)
+        options = ("--backend", "native", "--deny", secret, *TRAP_ALL)
+        done = someone.pinfold(*options, "--", *PYTHON[:1], program)
+    seen = told(done).splitlines()
+    assert seen[:3] == ["True", "what is here", "1"]
+    assert set(seen[3:]) == {"0"}
+    assert "secret: Permission denied" in done.stderr
 
 
 def test_nobody_becomes_our_tracee() -> None:

@@ -7,8 +7,9 @@
  *
  * The program's own values come back as the first thing that happens after the call, by a bit of
  * syscall work that is only set meanwhile. That is before a tracer's exit stop, a signal frame, and a
- * restart of the call (which is then the original call, and is judged again). The bit and the saved values are part of what a fork copies.
- * So a child that a redirected clone has made comes out of it with its own registers, too.
+ * restart of the call (which is then the original call, and is judged again). The bit and the saved
+ * values are part of what a fork copies. So a child that a redirected clone has made comes out of it
+ * with its own registers, too.
  *
  * After an exec there is nothing to give back: the registers are the new program's.
  *

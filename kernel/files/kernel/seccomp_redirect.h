@@ -61,6 +61,20 @@ static struct seccomp_knotif *seccomp_redirect_find(struct seccomp_filter *filte
 	return knotif;
 }
 
+/* The same, with the lock of the notifications taken; it is not held when this is an error. */
+static struct seccomp_knotif *seccomp_redirect_lock(struct seccomp_filter *filter, u64 id)
+{
+	struct seccomp_knotif *knotif;
+	int ret = mutex_lock_interruptible(&filter->notify_lock);
+
+	if (ret)
+		return ERR_PTR(ret);
+	knotif = seccomp_redirect_find(filter, id);
+	if (IS_ERR(knotif))
+		mutex_unlock(&filter->notify_lock);
+	return knotif;
+}
+
 static long seccomp_notify_pin_install(struct seccomp_filter *filter, void __user *buf,
 				       unsigned int size)
 {
@@ -100,13 +114,9 @@ static long seccomp_notify_pin_install(struct seccomp_filter *filter, void __use
 	if (!seccomp_pin_sealed(memfd))
 		goto out_file;
 
-	ret = mutex_lock_interruptible(&filter->notify_lock);
-	if (ret)
-		goto out_file;
-	knotif = seccomp_redirect_find(filter, pin.id);
+	knotif = seccomp_redirect_lock(filter, pin.id);
 	if (IS_ERR(knotif)) {
 		ret = PTR_ERR(knotif);
-		mutex_unlock(&filter->notify_lock);
 		goto out_file;
 	}
 	task = get_task_struct(knotif->task);
@@ -201,17 +211,15 @@ static long seccomp_notify_send_redirect(struct seccomp_filter *filter, void __u
 			goto out_file;
 	}
 
-	ret = mutex_lock_interruptible(&filter->notify_lock);
-	if (ret)
-		goto out_file;
-	knotif = seccomp_redirect_find(filter, request.id);
+	knotif = seccomp_redirect_lock(filter, request.id);
 	if (IS_ERR(knotif)) {
 		ret = PTR_ERR(knotif);
-		goto out_unlock;
+		goto out_file;
 	}
 	if (!seccomp_redirect_possible(knotif->data)) {
+		mutex_unlock(&filter->notify_lock);
 		ret = -EOPNOTSUPP;
-		goto out_unlock;
+		goto out_file;
 	}
 	if (request.ptr_mask) {
 		mm = get_task_mm(knotif->task);
@@ -223,14 +231,11 @@ static long seccomp_notify_send_redirect(struct seccomp_filter *filter, void __u
 		mmput_async(mm);
 		if (ret)
 			goto out_file;
-		ret = mutex_lock_interruptible(&filter->notify_lock);
-		if (ret)
-			goto out_file;
 		/* It may have been answered meanwhile, or be gone. */
-		knotif = seccomp_redirect_find(filter, request.id);
+		knotif = seccomp_redirect_lock(filter, request.id);
 		if (IS_ERR(knotif)) {
 			ret = PTR_ERR(knotif);
-			goto out_unlock;
+			goto out_file;
 		}
 	}
 
@@ -246,7 +251,6 @@ static long seccomp_notify_send_redirect(struct seccomp_filter *filter, void __u
 		complete_on_current_cpu(&knotif->ready);
 	else
 		complete(&knotif->ready);
-out_unlock:
 	mutex_unlock(&filter->notify_lock);
 out_file:
 	if (memfd)
