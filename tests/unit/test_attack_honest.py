@@ -6,6 +6,7 @@ import pytest
 
 from pinfold.attack.catalogue.model import NAIVE, Attack
 from pinfold.attack.honest import BOTH_AT_LEAST, complaint
+from pinfold.attack.supervisors import SUPERVISORS
 from pinfold.attack.trial import Outcome
 
 RACE = Attack("race-x", "race", "race_paths", "x", NAIVE)
@@ -13,17 +14,28 @@ ATTEMPTS = 1000
 
 
 def outcome(
-    allowed: int, refused: int, other: int = 0, *, escapes: int = 0, denied: int | None = None
+    allowed: int,
+    refused: int,
+    other: int = 0,
+    *,
+    denied: int | None = None,
+    supervisor: str = "trace",
 ) -> Outcome:
-    said = f"something else\ntrace: denied={refused if denied is None else denied} trapped=1009\n"
+    told = refused if denied is None else denied
+    said = f"something else\n{supervisor}: denied={told} trapped=1009\n"
     counts = {"allowed": allowed, "refused": refused, "other": other}
-    return Outcome(ATTEMPTS, escapes, counts, said=said)
+    return Outcome(ATTEMPTS, 0, counts, said=said)
 
 
 @pytest.mark.parametrize("allowed", [ATTEMPTS // BOTH_AT_LEAST, ATTEMPTS // 2])
 def test_nothing_is_wrong_with_a_real_race(allowed: int) -> None:
     assert complaint(RACE, outcome(allowed, ATTEMPTS - allowed), ATTEMPTS) == ""
     assert complaint(RACE, outcome(ATTEMPTS - allowed, allowed), ATTEMPTS) == ""
+
+
+@pytest.mark.parametrize("supervisor", SUPERVISORS)
+def test_every_supervisor_is_heard(supervisor: str) -> None:
+    assert complaint(RACE, outcome(500, 500, supervisor=supervisor), ATTEMPTS) == ""
 
 
 @pytest.mark.parametrize(

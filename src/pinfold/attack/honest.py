@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 BOTH_AT_LEAST: Final = 200
 """One attempt in so many has to be allowed, and one refused. With two CPUs free it is about half of
 either; on a busy machine a refusal, which is quick, may be met many times while the peer waits."""
-_DENIED: Final = re.compile(r"^\w+: denied=(\d+) ", re.MULTILINE)
+_DENIED: Final = re.compile(r"^[\w-]+: denied=(\d+) ", re.MULTILINE)
 
 
 def complaint(attack: Attack, outcome: Outcome, attempts: int) -> str:
