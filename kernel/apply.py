@@ -7,10 +7,11 @@ few lines of ours are inserted, each next to an anchor: a piece of text of the k
 there exactly once. An anchor that is missing, or is there twice, is an error, and nothing is
 written then: another kernel has to be looked at by somebody before it is built.
 
-May be run again: a file is inserted into as it was in the beginning, of which a copy is kept beside
-the tree's sources, and is written only when its content changes, so that ``make`` builds no more
-than it has to. A file that is neither as it was then nor as it was left is an error, too: somebody
-has changed it, or unpacked another kernel over it.
+May be run again, also when it was interrupted: a file is inserted into as it was in the beginning,
+of which a copy is kept beside the tree's sources, and is written, in one piece, only when its
+content changes, so that ``make`` builds no more than it has to. A file that is none of what it was
+then, was left as, or shall be, is an error, too: somebody has changed it, or unpacked another
+kernel over it.
 
 Usage: apply.py TREE
 """
@@ -19,7 +20,10 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 FILES: Final = Path(__file__).resolve().parent / "files"
 KEPT: Final = ".pinfold/kernel"
@@ -276,10 +280,12 @@ def apply(tree: Path) -> list[str]:
     """
     if not (tree / "kernel" / "seccomp.c").is_file():
         raise ApplyError(f"{tree}: no kernel sources")
-    wanted = {insertion.path: _original(tree, insertion.path) for insertion in INSERTIONS}
-    originals = dict(wanted)
+    originals = {insertion.path: _original(tree, insertion.path) for insertion in INSERTIONS}
+    wanted = dict(originals)
     for insertion in INSERTIONS:
         wanted[insertion.path] = insert(wanted[insertion.path], insertion)
+    for path, original in originals.items():
+        _unchanged(tree, path, (original, wanted[path]))
     for file in sorted(FILES.rglob("*")):
         if file.is_file():
             path = str(file.relative_to(FILES))
@@ -288,6 +294,35 @@ def apply(tree: Path) -> list[str]:
             wanted[path] = file.read_text()
     for path, text in originals.items():
         _write(tree / KEPT / path, text)
+    _take_back(tree, wanted)
+    written = []
+    for path, text in wanted.items():
+        made = tree / MADE / path
+        if path not in originals:
+            # Else it would be taken for the kernel's own if this ended in between.
+            _write(made, text)
+        if _write(tree / path, text):
+            written.append(path)
+        _write(made, text)
+    return written
+
+
+def _original(tree: Path, path: str) -> str:
+    # Returns the kernel's own text of a file.
+    kept = tree / KEPT / path
+    return (kept if kept.exists() else tree / path).read_text()
+
+
+def _unchanged(tree: Path, path: str, known: Sequence[str]) -> None:
+    # Demands that nobody else has written to a file of the kernel.
+    now = (tree / path).read_text()
+    made = tree / MADE / path
+    if now not in known and not (made.exists() and made.read_text() == now):
+        raise ApplyError(f"{path}: was changed since; begin with a fresh tree")
+
+
+def _take_back(tree: Path, wanted: Mapping[str, str]) -> None:
+    # Has files as they were that are not written to any more.
     for file in (tree / MADE).rglob("*"):
         path = str(file.relative_to(tree / MADE))
         if file.is_file() and path not in wanted:
@@ -299,25 +334,6 @@ def apply(tree: Path) -> list[str]:
             else:
                 (tree / path).unlink(missing_ok=True)
             file.unlink()
-    written = []
-    for path, text in wanted.items():
-        _write(tree / MADE / path, text)
-        if _write(tree / path, text):
-            written.append(path)
-    return written
-
-
-def _original(tree: Path, path: str) -> str:
-    # Returns the kernel's own text of a file.
-    now = (tree / path).read_text()
-    kept = tree / KEPT / path
-    if not kept.exists():
-        return now
-    original = kept.read_text()
-    made = tree / MADE / path
-    if now not in (original, made.read_text() if made.exists() else original):
-        raise ApplyError(f"{path}: was changed since; begin with a fresh tree")
-    return original
 
 
 def _write(path: Path, text: str) -> bool:
@@ -325,7 +341,9 @@ def _write(path: Path, text: str) -> bool:
     if path.exists() and path.read_text() == text:
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    draft = path.with_name(f"{path.name}.pinfold")
+    draft.write_text(text)
+    draft.replace(path)
     return True
 
 

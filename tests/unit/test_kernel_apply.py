@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +15,7 @@ from kernel import apply
 from tests.programs import ROOT
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 KERNEL = ROOT / "kernel"
 SCRIPT = KERNEL / "apply.py"
@@ -102,6 +105,59 @@ def test_a_file_that_somebody_has_changed(tree: Path) -> None:
     with pytest.raises(apply.ApplyError, match=r"kernel/seccomp\.c: was changed since"):
         apply.apply(tree)
     assert _files(tree) == before
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_interrupted_at_any_write(
+    tree: Path,
+    mine: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    first: bool,
+) -> None:
+    few = tuple({one.path: one for one in apply.INSERTIONS}.values())[:3]
+    monkeypatch.setattr(apply, "INSERTIONS", few)
+    if not first:
+        apply.apply(tree)
+        mine.write_text("two\n")
+        monkeypatch.setattr(apply, "INSERTIONS", (few[0]._replace(text="# other\n"), *few[1:]))
+
+    def copied() -> Path:
+        return Path(shutil.copytree(tree, tmp_path_factory.mktemp("copy") / "tree"))
+
+    def texts(tree: Path) -> dict[str, str]:
+        return {path: text for path, (text, _) in _files(tree).items()}
+
+    whole = copied()
+    apply.apply(whole)
+    write = apply._write
+    for count in itertools.count():
+        left = iter(range(count))
+
+        def stopping(path: Path, text: str, left: Iterator[int] = left) -> bool:
+            if next(left, None) is not None:
+                return write(path, text)
+            if not path.exists() or path.read_text() != text:
+                # In the middle of it.
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.with_name(f"{path.name}.pinfold").write_text(text[:5])
+            raise KeyboardInterrupt
+
+        place = copied()
+        with monkeypatch.context() as patched:
+            patched.setattr(apply, "_write", stopping)
+            try:
+                apply.apply(place)
+            except KeyboardInterrupt:
+                interrupted = True
+            else:
+                interrupted = False
+        apply.apply(place)
+        assert apply.apply(place) == []
+        assert texts(place) == texts(whole)
+        if not interrupted:
+            break
+    assert count > len(few)
 
 
 def test_a_file_of_the_kernels_that_needs_nothing_any_more(
