@@ -181,7 +181,7 @@ class Tracer:
                 raise _Refused(-base)
             maps = self._open_maps(held.tid)
             try:
-                mapping = self._query.at(maps, base)
+                mapping = self._mapping(maps, base)
             finally:
                 os.close(maps)
             shown = sealed.shows(mapping, file, base, base, base + request.size)
@@ -199,7 +199,13 @@ class Tracer:
             with sealed.looking_at(tid):
                 return open_maps(tid)
         except OSError as error:
-            raise _Refused(errno.EFAULT) from error
+            raise _unseen(error) from error
+
+    def _mapping(self, maps: int, address: int) -> Mapping | None:
+        try:
+            return self._query.at(maps, address)
+        except OSError as error:
+            raise _unseen(error) from error
 
     # Redirects
 
@@ -229,6 +235,8 @@ class Tracer:
                 end = start + request.lengths[index]
                 mapping = self._pin_at(maps, start, end) if end <= _ALL else None
                 if mapping is None or not self._is_sealed(held.tid, mapping):
+                    # Of a task that was killed meanwhile there is nothing to be seen, either.
+                    self._mapping(maps, start)
                     raise _Refused(errno.EFAULT)
         finally:
             os.close(maps)
@@ -237,16 +245,11 @@ class Tracer:
         try:
             return sealed.is_sealed(tid, mapping)
         except OSError as error:
-            raise _Refused(errno.EFAULT) from error
+            raise _unseen(error) from error
 
     def _pin_at(self, maps: int, start: int, end: int) -> Mapping | None:
         # The mapping there, if it is one that we installed and has all of ``[start, end)``.
-        try:
-            mapping = self._query.at(maps, start)
-        except OSError as error:
-            if error.errno == errno.ESRCH:
-                return None
-            raise _Refused(errno.EFAULT) from error
+        mapping = self._mapping(maps, start)
         if mapping is None:
             return None
         file = sealed.File(mapping.major, mapping.minor, mapping.inode)
@@ -495,6 +498,12 @@ class Tracer:
             except TraceeGone:
                 self._held.pop(held.tid, None)
         self._send(Reply(wire.LAST, 0, parked=False, value=len(self._held)))
+
+
+def _unseen(error: OSError) -> _Refused:
+    # What to answer where a task's memory cannot be looked at. It may have been killed.
+    gone = error.errno in (errno.ESRCH, errno.ENOENT)
+    return _Refused(errno.ENOENT if gone else errno.EFAULT)
 
 
 def _sleeps(held: Held) -> bool:
