@@ -6,6 +6,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Final
 
+# A session imports it when it needs it: by then we may be a user who cannot read the libraries.
+import pinfold.nativerun  # noqa: F401 (for that)
 from pinfold.attack.catalogue.model import RUN_NATIVE, TWO_STOPS
 from pinfold.attack.rule import AttackJudge
 from pinfold.backends.trace import TraceBackend
