@@ -328,12 +328,14 @@ def _take_back(tree: Path, wanted: Mapping[str, str]) -> None:
         if file.is_file() and path not in wanted:
             kept = tree / KEPT / path
             if kept.exists():
-                # One of the kernel's that needs nothing of ours any more.
+                # One of the kernel's that needs nothing of ours any more. Whatever is written down
+                # as ours without a text of the kernel's would be removed the next time.
                 _write(tree / path, kept.read_text())
+                file.unlink()
                 kept.unlink()
             else:
                 (tree / path).unlink(missing_ok=True)
-            file.unlink()
+                file.unlink()
 
 
 def _write(path: Path, text: str) -> bool:

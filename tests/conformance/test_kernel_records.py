@@ -20,26 +20,19 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from pinfold.syscalls.numbers import X86_64 as NR
-from tests.conformance import raw, support
+from tests.conformance import support
 from tests.conformance.blocking import Fifo, await_sleep
 from tests.conformance.support import BASE, NULL, PAGE, PATIENCE, Memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pinfold import Notification
-    from tests.conformance.support import Target
+pytestmark = pytest.mark.usefixtures("revision")
 
 OPENAT: Final = NR["openat"]
 TSYNC: Final = 1
 TO_EXDEV: Final = 0x0005_0000 | errno.EXDEV
 """SECCOMP_RET_ERRNO"""
-
-
-def redirect(target: Target, call: Notification, revision: int, pin: Memory, path: bytes) -> int:
-    """Sends an openat() to another path; returns the errno."""
-    length = pin.put(path)
-    return raw.send(target.listener, call.id, {1: BASE}, {1: length}, raw.named(revision, pin.fd))
 
 
 # The audit log
@@ -144,7 +137,7 @@ class Audit:
         return answer
 
 
-def test_the_audit_log_has_what_was_done(revision: int, pin: Memory) -> None:
+def test_the_audit_log_has_what_was_done(pin: Memory) -> None:
     """The pin's address among the arguments, and the path of the pin; of the next call, its own."""
     with (
         Audit() as audit,
@@ -152,7 +145,7 @@ def test_the_audit_log_has_what_was_done(revision: int, pin: Memory) -> None:
     ):
         call = target.receive()
         target.install(call, pin)
-        assert redirect(target, call, revision, pin, b"/dev/null") == 0
+        target.redirect(call, pin, b"/dev/null")
         own = target.receive()
         own_address = own.data.args[1]
         target.listener.resume(own.id)
@@ -166,11 +159,11 @@ def test_the_audit_log_has_what_was_done(revision: int, pin: Memory) -> None:
     assert seen["one.registers"] == "ok"
 
 
-def test_the_audit_log_has_the_path_of_the_pin(revision: int, pin: Memory) -> None:
+def test_the_audit_log_has_the_path_of_the_pin(pin: Memory) -> None:
     with Audit() as audit, support.target("native", support.script("open:one")) as target:
         call = target.receive()
         target.install(call, pin)
-        assert redirect(target, call, revision, pin, b"/dev/null") == 0
+        target.redirect(call, pin, b"/dev/null")
         paths = audit.records(target.pid, Audit.PATH, 1)
         target.finish()
     assert ' name="/dev/null" ' in paths[0]
@@ -201,9 +194,7 @@ def dumped(core: bytes) -> dict[int, int]:
     return {address: held for kind, _, _, address, _, held, _, _ in headers if kind == load}
 
 
-def test_a_core_file_holds_nothing_of_the_supervisor_s(
-    revision: int, pin: Memory, core: Path
-) -> None:
+def test_a_core_file_holds_nothing_of_the_supervisor_s(pin: Memory, core: Path) -> None:
     """Of the same sort of memory that the program has mapped itself, it does hold the content."""
     secret, own = b"of-the-supervisor-alone", 0x6000_0000
     words = (
@@ -216,7 +207,7 @@ def test_a_core_file_holds_nothing_of_the_supervisor_s(
         call = target.receive()
         target.install(call, pin)
         pin.write(PAGE, secret)
-        assert redirect(target, call, revision, pin, b"/dev/null") == 0
+        target.redirect(call, pin, b"/dev/null")
         seen = target.finish(-signal.SIGSEGV)
     assert seen["one.rdev"] == NULL
     content = core.read_bytes()
@@ -229,9 +220,7 @@ def test_a_core_file_holds_nothing_of_the_supervisor_s(
 # A filter that comes meanwhile, on all threads
 
 
-def test_a_filter_that_comes_to_a_call_on_its_way(
-    revision: int, pin: Memory, tmp_path: Path
-) -> None:
+def test_a_filter_that_comes_to_a_call_on_its_way(pin: Memory, tmp_path: Path) -> None:
     """The redirected call ends as it began; the next one is the new filter's."""
     fifo = Fifo.made(tmp_path / "fifo")
     words = support.script(
@@ -241,7 +230,7 @@ def test_a_filter_that_comes_to_a_call_on_its_way(
     with support.target("native", words) as target:
         call = target.receive()
         target.install(call, pin)
-        assert redirect(target, call, revision, pin, fifo.path) == 0
+        target.redirect(call, pin, fifo.path)
         await_sleep(call.pid, OPENAT)
         target.go()
         assert target.line().startswith("late")
@@ -254,7 +243,7 @@ def test_a_filter_that_comes_to_a_call_on_its_way(
     assert seen["one.registers"] == seen["two.registers"] == "ok"
 
 
-def test_a_filter_that_comes_to_a_call_that_waits(revision: int, pin: Memory) -> None:
+def test_a_filter_that_comes_to_a_call_that_waits(pin: Memory) -> None:
     """It judges what the listener makes of the call, as one that was there before."""
     words = support.script(
         *("thread", "open:one", "end", "go"),
@@ -265,7 +254,7 @@ def test_a_filter_that_comes_to_a_call_that_waits(revision: int, pin: Memory) ->
         target.install(call, pin)
         target.go()
         assert target.line().startswith("late")
-        assert redirect(target, call, revision, pin, b"/dev/null") == 0
+        target.redirect(call, pin, b"/dev/null")
         target.go()
         seen = target.finish()
     assert seen["late.result"] == "0"

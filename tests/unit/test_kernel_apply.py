@@ -176,6 +176,32 @@ def test_a_file_of_the_kernels_that_needs_nothing_any_more(
     assert apply.apply(tree) == []
 
 
+@pytest.mark.parametrize("removals", [0, 1])
+def test_interrupted_while_a_file_of_the_kernels_is_given_back(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, removals: int
+) -> None:
+    path = apply.INSERTIONS[0].path
+    before = (tree / path).read_text()
+    apply.apply(tree)
+    fewer = tuple(one for one in apply.INSERTIONS if one.path != path)
+    monkeypatch.setattr(apply, "INSERTIONS", fewer)
+    left = iter(range(removals))
+    unlink = Path.unlink
+
+    def stopping(path: Path, missing_ok: bool = False) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        unlink(path, missing_ok)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            apply.apply(tree)
+    apply.apply(tree)
+    assert (tree / path).read_text() == before
+    assert apply.apply(tree) == []
+
+
 @pytest.mark.parametrize("insertion", apply.INSERTIONS, ids=lambda one: one.path)
 @pytest.mark.parametrize("times", [0, 2])
 def test_an_anchor_that_is_not_there_once(tree: Path, insertion: Any, times: int) -> None:
