@@ -120,7 +120,7 @@ def holders(what: str) -> dict[int, list[str]]:
         for entry in os.listdir(f"/proc/{pid}/fd"):
             try:
                 names.append(os.readlink(f"/proc/{pid}/fd/{entry}"))
-            except FileNotFoundError:
+            except (FileNotFoundError, ProcessLookupError):
                 continue
         with open(f"/proc/{pid}/maps") as maps:
             names += [line.strip() for line in maps]

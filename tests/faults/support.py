@@ -22,6 +22,7 @@ from pinfold.launch.spawn import Command
 from pinfold.policy.handlers.policy import Policy
 from pinfold.policy.rules import PathRules, parse_deny, parse_map
 from pinfold.session import Limits, Session
+from tests.kernel.support import children
 from tests.programs import build
 
 if TYPE_CHECKING:
@@ -161,15 +162,6 @@ class Run:
 
 def _silent(_line: str) -> None:
     pass
-
-
-def children() -> set[int]:
-    """Returns the ids of this process's children, zombies too."""
-    found: set[int] = set()
-    for task in os.listdir("/proc/self/task"):
-        with contextlib.suppress(FileNotFoundError):
-            found.update(map(int, Path(f"/proc/self/task/{task}/children").read_text().split()))
-    return found
 
 
 def nobody_is_left(seconds: float = BOUND) -> None:

@@ -20,6 +20,7 @@ from pinfold.tracee import waits
 from pinfold.tracee.stops import stopped
 from tests.faults import support
 from tests.faults.support import Run, Scene
+from tests.kernel.support import children
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,16 +90,15 @@ def _kill_another(_tid: int, process: int) -> None:
         os.kill(other, signal.SIGKILL)
 
 
-def _relatives(process: int) -> list[int]:
-    with contextlib.suppress(FileNotFoundError), open(f"/proc/{process}/stat") as file:
+def _relatives(process: int) -> set[int]:
+    with (
+        contextlib.suppress(FileNotFoundError, ProcessLookupError),
+        open(f"/proc/{process}/stat") as file,
+    ):
         parent = int(file.read().rpartition(")")[2].split()[1])
         if parent != os.getpid():
-            return [parent]
-    found: list[int] = []
-    for task in os.listdir(f"/proc/{process}/task"):
-        with open(f"/proc/{process}/task/{task}/children") as file:
-            found += map(int, file.read().split())
-    return found
+            return {parent}
+    return children(process)
 
 
 def _undisturbed(scene: Scene, after: Callable[[int, Act], _Reported], whole: bool) -> int:

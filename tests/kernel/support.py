@@ -127,6 +127,26 @@ def alive(pid: int) -> bool:
     return state_of(pid) not in {"", "Z", "X"}
 
 
+def comm(pid: int) -> str:
+    """Returns the name that a process goes by, the empty string when there is none."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(errors="surrogateescape").rstrip("\n")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def children(pid: int | str = "self") -> set[int]:
+    """Returns the ids of a process's own children, zombies too; those of a dead one are none."""
+    found: set[int] = set()
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            # A thread may end meanwhile.
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                text = Path(f"/proc/{pid}/task/{task}/children").read_text()
+                found.update(map(int, text.split()))
+    return found
+
+
 def ends(pidfd: int, seconds: float = PATIENCE) -> bool:
     """Waits for the end of the process behind a pidfd; returns whether it came."""
     return bool(select.select([pidfd], [], [], seconds)[0])

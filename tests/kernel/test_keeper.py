@@ -20,7 +20,7 @@ from pinfold.launch.spawn import Command, Launched
 from pinfold.linux.seccomp import FilterProgram
 from tests.kernel import support
 from tests.kernel.judged import PYTHON
-from tests.kernel.support import PATIENCE, ends, in_fork, state_of
+from tests.kernel.support import PATIENCE, comm, ends, in_fork, state_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -106,16 +106,8 @@ def watched(pid: int) -> Iterator[int]:
         os.close(process)
 
 
-def name_of(pid: int) -> str:
-    try:
-        with open(f"/proc/{pid}/comm") as name:
-            return name.read().strip()
-    except OSError:
-        return ""
-
-
 def keepers() -> list[int]:
-    return [pid for pid in support.descendants(os.getpid()) if name_of(pid) == "pinfold-keeper"]
+    return [pid for pid in support.descendants(os.getpid()) if comm(pid) == "pinfold-keeper"]
 
 
 def test_who_belongs_to_it() -> None:

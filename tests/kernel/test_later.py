@@ -19,7 +19,7 @@ from pinfold.policy.rules import PathRules
 from pinfold.session import Limits, Session
 from tests.judges import FunctionJudge
 from tests.kernel.judged import PYTHON, Run
-from tests.kernel.support import PATIENCE
+from tests.kernel.support import PATIENCE, alive, children
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -265,32 +265,16 @@ def test_the_bell_is_killed() -> None:
     assert question.asked.wait(PATIENCE)
     (bell,) = [
         pid
-        for pid in _children(threading.get_native_id())
+        for pid in children()
         if os.path.realpath(f"/proc/{pid}/exe") == os.path.realpath("/proc/self/exe")
     ]
     os.kill(bell, signal.SIGKILL)
     deadline = time.monotonic() + PATIENCE
-    while _is_there(bell):
+    while alive(bell):
         assert time.monotonic() < deadline
         os.sched_yield()
     question.answer(denied("late", errno.EXDEV))
     assert os.waitstatus_to_exitcode(session.result().status) == errno.EXDEV
-
-
-def _children(_tid: int) -> list[int]:
-    found = []
-    for task in os.listdir("/proc/self/task"):
-        with open(f"/proc/self/task/{task}/children") as file:
-            found += [int(pid) for pid in file.read().split()]
-    return found
-
-
-def _is_there(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return "Z" not in file.read().rpartition(")")[2][:3]
-    except FileNotFoundError:
-        return False
 
 
 def test_no_descriptor_for_the_bell() -> None:

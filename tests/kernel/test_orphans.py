@@ -15,7 +15,7 @@ from typing import Final
 
 import pytest
 
-from tests.kernel.support import PATIENCE, alive, pinfold, reap
+from tests.kernel.support import PATIENCE, alive, comm, pinfold, reap
 from tests.programs import build
 
 DAEMONS: Final = 4
@@ -34,16 +34,8 @@ path = ["{denied}"]
 
 def named(name: str) -> set[int]:
     """Returns the living processes of that name."""
-    found = set()
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                comm = Path(f"/proc/{entry}/comm").read_text().rstrip("\n")
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if comm == name and alive(int(entry)):
-                found.add(int(entry))
-    return found
+    everybody = map(int, filter(str.isdigit, os.listdir("/proc")))
+    return {pid for pid in everybody if comm(pid) == name and alive(pid)}
 
 
 def is_exiting(pid: int) -> bool:

@@ -28,6 +28,7 @@ from tests.kernel.support import (
     PATIENCE,
     TRAP_ALL,
     alive,
+    comm,
     descendants,
     ends,
     execute,
@@ -437,9 +438,8 @@ def test_a_killed_keeper_ends_the_run() -> None:
         command = os.pidfd_open(int(next_line(run.stdout)))
         try:
             for pid in descendants(run.pid):
-                with open(f"/proc/{pid}/comm") as name:
-                    if name.read().strip() == "pinfold-keeper":
-                        os.kill(pid, signal.SIGKILL)
+                if comm(pid) == "pinfold-keeper":
+                    os.kill(pid, signal.SIGKILL)
             assert run.wait(PATIENCE) == 125
             assert ends(command)
         finally:

@@ -144,7 +144,10 @@ def test_a_supervisor_in_the_background_still_writes() -> None:
 def threads_wait(pid: int) -> bool:
     """Returns whether some thread of a process polls, and would do so for ever."""
     for entry in os.listdir(f"/proc/{pid}/task"):
-        words = Path(f"/proc/{pid}/task/{entry}/syscall").read_text().split()
+        try:
+            words = Path(f"/proc/{pid}/task/{entry}/syscall").read_text().split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
         if words[0] == _POLL and words[3].endswith(_FOR_EVER):
             return True
     return False
