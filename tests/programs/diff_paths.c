@@ -427,14 +427,15 @@ static void make_pointers(void)
     memcpy(two_pages + PAGE - 3, "sub/in", 7);
     pointer("across", two_pages + PAGE - 3);
     pointer("read_only", protected_copy("f", 2, PROT_READ));
-    pointer("executable_only", protected_copy("f", 2, PROT_EXEC));
 }
 
-/* The processor reads what is writable, and the kernel minds the keys of the thread. */
+/* The processor reads what is writable, and, where it has no protection keys, what is executable;
+ * and the kernel minds the keys of the thread. */
 static void make_closed_pointers(void)
 {
     pointer_count = 0;
     pointer("write_only", protected_copy("f", 2, PROT_WRITE));
+    pointer("executable_only", protected_copy("f", 2, PROT_EXEC));
     pointer("key_protected", key_protected_copy("f", 2));
 }
 
