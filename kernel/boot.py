@@ -4,7 +4,7 @@
 The machine is emulated wholly in software, so that no right and no device of the host is needed. It
 has the host's root directory as its own, read-only, over 9p, and one directory that it may write
 to: there lies the job, a piece of shell (``guest/init`` reads it), and there come its results. It
-has no network and no disk.
+has no network and no disk. It ends with whoever started it, however that ends.
 
 The kernel writes to the first serial line, the job to the second one: what a job prints can never
 be taken for a warning of the kernel, nor hide one.
@@ -12,18 +12,20 @@ be taken for a warning of the kernel, nor hide one.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import shlex
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from kernel.source import HERE, ROOT, KernelError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
     from typing import BinaryIO
 
@@ -75,6 +77,7 @@ def command(
         " rcupdate.rcu_cpu_stall_timeout=60 watchdog_thresh=30"
     )
     return [
+        *("setpriv", "--pdeathsig", "KILL"),
         *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot"),
         *("-display", "none", "-monitor", "none"),
         *("-machine", "q35", "-cpu", "max", "-m", str(MEGABYTES)),
@@ -104,6 +107,25 @@ def _share(tag: str, path: str, option: str) -> list[str]:
     ]
 
 
+@contextmanager
+def kept(shared: Path) -> Iterator[None]:
+    """Keeps a directory for one machine; it is there, whatever was in it.
+
+    Args:
+        shared: The directory.
+
+    Raises:
+        KernelError: Another machine has it.
+    """
+    shared.mkdir(parents=True, exist_ok=True)
+    with (shared.parent / f"{shared.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise KernelError(f"{shared}: another machine that was started here uses it") from None
+        yield
+
+
 def run(
     image: Path,
     shared: Path,
@@ -118,7 +140,7 @@ def run(
 
     Args:
         image: The kernel.
-        shared: An empty directory for the job and its results.
+        shared: An empty directory for the job and its results; see :func:`kept`.
         job: Lines of shell.
         limit: Seconds after which the machine is turned off.
         cpus: Processors of the guest.
@@ -128,7 +150,6 @@ def run(
     Raises:
         KernelError: QEMU did not start, or ended by itself without having booted.
     """
-    shared.mkdir(parents=True, exist_ok=True)
     (shared / "job").write_text(job)
     output = shared / "output.log"
     output.touch()
@@ -181,10 +202,15 @@ def shell(image: Path, shared: Path, words: Sequence[str], cpus: int = 2) -> int
         shared: A directory for the job and its results.
         words: A command to be run instead of a shell.
         cpus: Processors of the guest.
+
+    Raises:
+        KernelError: Another machine uses the directory.
     """
-    shared.mkdir(parents=True, exist_ok=True)
-    inner = shlex.join(words) if words else "bash -i || sh -i"
-    (shared / "job").write_text(f"cd {shlex.quote(os.getcwd())}\n{inner}\n")
-    print(f"the kernel's messages: {shared / 'console.log'}; in the guest: dmesg", file=sys.stderr)
-    # What is typed is the guest's, the interrupt key too; the end of the shell is the way out.
-    return subprocess.run(command(image, shared, cpus, "stdio,signal=off"), check=False).returncode
+    with kept(shared):
+        inner = shlex.join(words) if words else "bash -i || sh -i"
+        (shared / "job").write_text(f"cd {shlex.quote(os.getcwd())}\n{inner}\n")
+        messages = shared / "console.log"
+        print(f"the kernel's messages: {messages}; in the guest: dmesg", file=sys.stderr)
+        # What is typed is the guest's, the interrupt key too; the end of the shell is the way out.
+        machine = command(image, shared, cpus, "stdio,signal=off")
+        return subprocess.run(machine, check=False).returncode

@@ -47,11 +47,12 @@ def measure(image: Image) -> dict[str, float]:
     shared = BUILD / "count"
     inside = shlex.join([".venv/bin/python", "-c", _INSIDE])
     job = f"{PREPARE.format(root=shlex.quote(str(ROOT)))}\n{inside} > /run/pinfold/{_RESULT}\n"
-    ended = boot.run(image.kernel, shared, job, LIMIT, count=True)
-    if ended.status != 0:
-        how = "took too long" if ended.timed_out else f"ended with {ended.status}"
-        raise KernelError(f"counting {how}: {(shared / 'output.log').read_text()[-2000:]}")
-    return medians(json.loads((shared / _RESULT).read_text()))
+    with boot.kept(shared):
+        ended = boot.run(image.kernel, shared, job, LIMIT, count=True)
+        if ended.status != 0:
+            how = "took too long" if ended.timed_out else f"ended with {ended.status}"
+            raise KernelError(f"counting {how}: {(shared / 'output.log').read_text()[-2000:]}")
+        return medians(json.loads((shared / _RESULT).read_text()))
 
 
 def medians(table_: dict[str, Any]) -> dict[str, float]:

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from kernel import boot, build, console, junit, programs, suites
 from kernel.source import BUILD, KernelError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from kernel.boot import Ended
@@ -40,13 +42,18 @@ class Judged(NamedTuple):
     """Why the run is not good; empty if it is."""
 
 
-def results(image: Image) -> Path:
-    """Returns the directory for what a run leaves behind, emptied."""
+@contextmanager
+def results(image: Image) -> Iterator[Path]:
+    """Has the directory for what a run leaves behind, emptied, for this run alone.
+
+    Raises:
+        KernelError: Another run of this kernel has it.
+    """
     place = BUILD / "results" / (image.variant + ("-plain" if image.plain else ""))
-    if place.exists():
+    with boot.kept(place):
         shutil.rmtree(place)
-    place.mkdir(parents=True)
-    return place
+        place.mkdir()
+        yield place
 
 
 def run(
@@ -65,17 +72,17 @@ def run(
     Raises:
         KernelError: It could not be started.
     """
-    place = results(image)
     programs.prepare()
-    if "selftests" in names:
-        shutil.copy(build.self_test(image.plain), place)
     job = suites.job(names, ci, extra)
     if limit is None:
         limit = LIMIT_CI if ci else LIMIT
-    print(f"booting {image.kernel.parent.name}: {', '.join(names)}", flush=True)
-    ended = boot.run(image.kernel, place, job, limit, cpus, echo=True)
-    judged = judge(place, ended, names, image.plain)
-    junit.write(place / "junit.xml", judged.cases)
+    with results(image) as place:
+        if "selftests" in names:
+            shutil.copy(build.self_test(image.plain), place)
+        print(f"booting {image.kernel.parent.name}: {', '.join(names)}", flush=True)
+        ended = boot.run(image.kernel, place, job, limit, cpus, echo=True)
+        judged = judge(place, ended, names, image.plain)
+        junit.write(place / "junit.xml", judged.cases)
     _report(judged, ended, place)
     return 1 if judged.problems else 0
 
