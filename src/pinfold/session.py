@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pinfold.backends.base import Deny, Kill
 from pinfold.backends.trace import TraceBackend
@@ -51,6 +51,9 @@ if TYPE_CHECKING:
     from pinfold.supervisor.listening import Listening
     from pinfold.supervisor.shapes import Shape
     from pinfold.tracee.caller import Caller
+
+
+_REFUSES: Final = (Deny, Kill)
 
 
 class Limits(NamedTuple):
@@ -399,7 +402,7 @@ class Session(Life):
         # Kept with or without a log: why COMMAND itself may have been denied.
         if decision.action == ALLOW:
             return
-        if decision.rule is not None and isinstance(decision.plan, Deny | Kill):
+        if decision.rule is not None and isinstance(decision.plan, _REFUSES):
             self._last_denial = f"rule: {decision.rule}"
         elif decision.action == UNPINNED:
             self._last_denial = "its arguments could not be pinned: see `pinfold doctor`"

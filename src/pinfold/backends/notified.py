@@ -36,6 +36,7 @@ import fcntl
 import os
 import secrets
 import signal
+import struct
 from typing import TYPE_CHECKING, Final
 
 from pinfold.arch.x86_64 import ARGUMENTS
@@ -63,10 +64,16 @@ _STRIDE: Final = 1 << 24
 """More than any arena has."""
 _TRIES: Final = 4
 """Addresses at which a pin is tried for one call."""
+_SEND_REDIRECT: Final = abi.SECCOMP_IOCTL_NOTIF_SEND_REDIRECT
+_ioctl: Final = fcntl.ioctl
+_set_notification: Final = struct.Struct("=Q").pack_into
+"""Of a request: it is the first field of each."""
 _ALL: Final = (1 << 64) - 1
 _SIGN: Final = 1 << 63
 _CONTINUE: Final = abi.SECCOMP_USER_NOTIF_FLAG_CONTINUE
 _INDEX: Final = {register: index for index, register in enumerate(ARGUMENTS)}
+_VOID: Final = frozenset({errno.ENOENT, errno.ESRCH})
+"""What the kernel says of a notification that is void."""
 _MOVED: Final = 1024
 """Processes remembered that have their pin in another place."""
 
@@ -77,6 +84,16 @@ class CallGone(Exception):  # noqa: N818 (normal life)
 
 class Moved(Exception):  # noqa: N818 (a finding, not an error)
     """The pin has come to lie in another place; the call is to be judged once more, for that."""
+
+
+class _Kept(Kept):
+    # With the answers that redirect one argument to its beginning, by the argument's register: but
+    # for the notification they are the same each time.
+    __slots__ = ("answers",)
+
+    def __init__(self, tid: int, slot: Slot, space: AddressSpace) -> None:
+        super().__init__(tid, slot, space, None, 0)
+        self.answers: Final[dict[int, bytearray]] = {}
 
 
 class NotifiedBackend:
@@ -121,7 +138,7 @@ class NotifiedBackend:
         return kept.slot
 
     def _keep(self, task: Notified, slot: Slot) -> None:
-        task.kept = Kept(task.tid, slot, task.space, None, 0)
+        task.kept = _Kept(task.tid, slot, task.space)
 
     def _take(self, size: int) -> Slot:
         if self._arenas.crowded(size):
@@ -169,19 +186,23 @@ class NotifiedBackend:
         else:
             self._give(task, plan)
 
-    def let_go(self, task: Notified, kept: Kept, register: int, value: int) -> None:
-        """Has the call made with one argument pointing into the slot that the thread keeps.
+    def let_go(self, task: Notified, register: int) -> None:
+        """Has the call made with one argument pointing to the slot that the thread keeps.
+
+        Args:
+            task: The thread; it has a slot.
+            register: Of the argument.
 
         Raises:
             Exception: As :meth:`carry_out`.
         """
-        index = _INDEX[register]
-        args = [0] * 6
-        lengths = [0] * 6
-        args[index] = value
-        lengths[index] = kept.address + kept.slot.size - value
-        bit = 1 << index
-        self._made(task, kept.slot.arena, bit, bit, args, lengths)
+        kept: _Kept = task.kept
+        answer = kept.answers.get(register)
+        if answer is None:
+            answer = kept.answers[register] = _to_start(kept, _INDEX[register])
+        _set_notification(answer, 0, task.cookie)
+        if not self._sent(answer):
+            self._put(task, kept.slot.arena, answer)
 
     def resume(self, task: Notified) -> None:
         """Has the call made as it is: nothing of it was in memory.
@@ -245,20 +266,24 @@ class NotifiedBackend:
             arena.fd,
         )
         if not self._sent(how):
-            self._install(task, arena)
-            if not self._sent(how):
-                # Not even where it has just been put: somebody has changed the memory meanwhile.
-                raise OSError(errno.EPERM, f"the pin of {task} does not stay")
+            self._put(task, arena, how)
 
-    def _sent(self, how: bytes) -> bool:
+    def _put(self, task: Notified, arena: Arena, how: bytes | bytearray) -> None:
+        self._install(task, arena)
+        if not self._sent(how):
+            # Not even where it has just been put: somebody has changed the memory meanwhile.
+            raise OSError(errno.EPERM, f"the pin of {task} does not stay")
+
+    def _sent(self, how: bytes | bytearray) -> bool:
         # Returns whether the call goes on; else there is no such pin in its memory.
         while True:
             try:
-                with _gone():
-                    fcntl.ioctl(self._listener, abi.SECCOMP_IOCTL_NOTIF_SEND_REDIRECT, how)
+                _ioctl(self._listener, _SEND_REDIRECT, how)
             except InterruptedError:
                 continue
             except OSError as error:
+                if error.errno in _VOID:
+                    raise CallGone from error
                 if error.errno != errno.EFAULT:
                     raise
                 return False
@@ -335,5 +360,18 @@ class _gone(contextlib.AbstractContextManager[None]):  # noqa: N801 (a context m
     __slots__ = ()
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ESRCH):
+        if isinstance(error, OSError) and error.errno in _VOID:
             raise CallGone from error
+
+
+def _to_start(kept: Kept, index: int) -> bytearray:
+    # The answer that redirects this one argument to the slot's beginning; without a notification.
+    args = [0] * 6
+    lengths = [0] * 6
+    args[index] = kept.address
+    lengths[index] = kept.slot.size
+    bit = 1 << index
+    flags = abi.SECCOMP_REDIRECT_FLAG_CONTINUE
+    return bytearray(
+        redirect.encode_redirect(0, flags, bit, bit, args, lengths, kept.slot.arena.fd)
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import struct
 from typing import Final, NamedTuple
 
 from pinfold.linux import libc
@@ -12,7 +13,7 @@ from pinfold.syscalls.numbers import X86_64 as NR
 from pinfold.uapi import bpf
 from pinfold.uapi import seccomp as abi
 
-_BLANK: Final = bytes(abi.SECCOMP_NOTIF.size)
+_make_blank: Final = struct.Struct(f"{abi.SECCOMP_NOTIF.size}x").pack_into
 _SIG_BLOCK: Final = 0
 _SIG_SETMASK: Final = 2
 _SIGSET_BYTES: Final = 8
@@ -104,7 +105,7 @@ class Receiver:
 
     def __init__(self, listener: int) -> None:
         self._listener = listener
-        self._buffer = bytearray(_BLANK)
+        self._buffer = bytearray(abi.SECCOMP_NOTIF.size)
 
     def next(self) -> tuple[int, ...] | None:
         """Returns the fields of ``struct seccomp_notif``; None when there is none (any more).
@@ -115,7 +116,7 @@ class Receiver:
             OSError: The listener is none, or closed.
         """
         # The kernel refuses a buffer that is not blank.
-        self._buffer[:] = _BLANK
+        _make_blank(self._buffer, 0)
         try:
             fcntl.ioctl(self._listener, abi.SECCOMP_IOCTL_NOTIF_RECV, self._buffer)
         except OSError as error:

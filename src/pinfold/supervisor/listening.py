@@ -43,7 +43,6 @@ from pinfold.tracee.remote import read_string
 from pinfold.uapi.prctl import CLONE_FILES, CLONE_FS, CLONE_THREAD
 
 if TYPE_CHECKING:
-    import ctypes
     from collections.abc import Callable, Mapping
 
     from pinfold.backends.kept import Kept
@@ -57,6 +56,7 @@ if TYPE_CHECKING:
     from pinfold.supervisor.parked import Parked
     from pinfold.supervisor.quick import Known
     from pinfold.supervisor.shapes import Shape
+    from pinfold.tracee.caller import Registers
     from pinfold.tracee.notified import Known as Common
 
 _CLONE: Final = NR["clone"]
@@ -126,9 +126,7 @@ class Listening:
         callers.gone = self._forget
         self._common = common
         self._shapes = shapes
-        self._find: Callable[[Notified, ctypes.Array[ctypes.c_uint64]], Known | None] = (
-            _nothing_known
-        )
+        self._find: Callable[[Notified, Registers], Known | None] = _nothing_known
         self._logs = False
         if engine is not None:
             from pinfold.supervisor.quick import Quick  # noqa: PLC0415 (as in ``supervisor.loop``)
@@ -192,32 +190,47 @@ class Listening:
     def _supervise(self) -> None:
         self._watch.start()
         listener = self._launched.listener
-        waking = self._waking.fileno()
-        channel = self._launched.channel.fileno()
-        polled = select.poll()
-        for fd in (listener, waking, channel, self._launched.pidfd, self._keeper.pidfd):
-            polled.register(fd, select.POLLIN)
-        poll = polled.poll
-        receive = self._receive
-        while not self._wanted_dead:
-            for fd, event in poll():
-                if fd == listener:
-                    if event & select.POLLIN:
+        # Each descriptor that is polled costs each call something: those that hardly ever have
+        # anything to say are polled as one. The listener itself is none of them, since an epoll
+        # would not pass on that the supervisor is to be woken on the caller's processor.
+        with select.epoll() as others:
+            for fd in (
+                self._waking.fileno(),
+                self._launched.channel.fileno(),
+                self._launched.pidfd,
+                self._keeper.pidfd,
+            ):
+                others.register(fd, select.EPOLLIN)
+            polled = select.poll()
+            polled.register(listener, select.POLLIN)
+            polled.register(others, select.POLLIN)
+            poll = polled.poll
+            receive = self._receive
+            while not self._wanted_dead:
+                for fd, event in poll():
+                    if fd != listener:
+                        if self._heard(others):
+                            return
+                    elif event & select.POLLIN:
                         receive()
                     else:
                         # Nobody is left under the filter. COMMAND's end comes next.
                         polled.unregister(listener)
-                elif fd == waking:
-                    self._waking.heard()
-                    self._woken()
-                elif fd == channel:
-                    polled.unregister(channel)
-                    self._executes()
-                elif fd == self._keeper.pidfd:
-                    raise InternalError("the sandbox's keeper has ended")
-                else:
-                    # COMMAND has ended.
-                    return
+
+    def _heard(self, others: select.epoll) -> bool:
+        # Whatever it is, but a call. Returns whether COMMAND has ended.
+        for fd, _ in others.poll(0):
+            if fd == self._waking.fileno():
+                self._waking.heard()
+                self._woken()
+            elif fd == self._launched.channel.fileno():
+                others.unregister(fd)
+                self._executes()
+            elif fd == self._keeper.pidfd:
+                raise InternalError("the sandbox's keeper has ended")
+            else:
+                return True
+        return False
 
     def _woken(self) -> None:
         for number in self._watch.stops():
@@ -250,7 +263,8 @@ class Listening:
         else:
             # It calls again: its last call is over, and if that had no verdict yet, nobody waits.
             self._parked.drop(tid)
-            self._backend.over(task)
+            if task.larger is not None:
+                self._backend.over(task)
         registers = task.called(fields)
         try:
             known = self._find(task, registers)
@@ -281,7 +295,7 @@ class Listening:
             if known.errno:
                 self._backend.deny(task, known.errno)
             else:
-                self._backend.let_go(task, kept, known.register, kept.address)
+                self._backend.let_go(task, known.register)
         except (Moved, OSError):
             # It takes the long way, which says what cannot be done.
             return False
@@ -292,7 +306,7 @@ class Listening:
             self.redirected += 1
         return True
 
-    def _take(self, task: Notified, registers: ctypes.Array[ctypes.c_uint64]) -> None:
+    def _take(self, task: Notified, registers: Registers) -> None:
         # The long way.
         number = registers[ORIG_RAX]
         call = self._shapes.get(number)
@@ -307,9 +321,7 @@ class Listening:
         else:
             self._backend.resume(task)
 
-    def _looked_at(
-        self, task: Notified, call: Shape, registers: ctypes.Array[ctypes.c_uint64]
-    ) -> int:
+    def _looked_at(self, task: Notified, call: Shape, registers: Registers) -> int:
         # What is not a question of rules. Returns the errno that the call fails with, or 0.
         number = registers[ORIG_RAX]
         if call.names >= 0:

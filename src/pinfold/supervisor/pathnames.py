@@ -40,13 +40,11 @@ from pinfold.uapi.fs import (
 )
 
 if TYPE_CHECKING:
-    import ctypes
-
     from pinfold.codec.image import Image
     from pinfold.codec.openhow import OpenHow
     from pinfold.policy.rules import PathRules, PathVerdict
     from pinfold.supervisor.shapes import PathArgument, Shape
-    from pinfold.tracee.caller import Caller
+    from pinfold.tracee.caller import Caller, Registers
     from pinfold.tracee.names import Meaning, Names
 
 
@@ -251,7 +249,7 @@ _MAKES: Final = os.O_CREAT | os.O_EXCL
 
 
 def _copied(
-    registers: ctypes.Array[ctypes.c_uint64],
+    registers: Registers,
     call: Shape,
     image: Image,
     path: PathArgument,
@@ -304,7 +302,7 @@ def _to_pin(
     return asked
 
 
-def _moves(call: Shape, argument: int, registers: ctypes.Array[ctypes.c_uint64]) -> bool:
+def _moves(call: Shape, argument: int, registers: Registers) -> bool:
     # Whether what this path names gets another name, and with it all that lies below.
     if call.row.group != "rename":
         return False
@@ -322,9 +320,7 @@ _NEVER_FOLLOW: Final = frozenset(
 )
 
 
-def _follows(
-    call: Shape, path: PathArgument, registers: ctypes.Array[ctypes.c_uint64], how: OpenHow | None
-) -> bool:
+def _follows(call: Shape, path: PathArgument, registers: Registers, how: OpenHow | None) -> bool:
     # Whether the call follows a link in the last component of this path.
     name = call.row.name
     if name in _NEVER_FOLLOW:

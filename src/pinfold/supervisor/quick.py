@@ -36,14 +36,13 @@ from pinfold.syscalls.kinds import POINTERS, as_int
 from pinfold.uapi.fs import AT_FDCWD, PATH_MAX
 
 if TYPE_CHECKING:
-    import ctypes
     from collections.abc import Callable, Mapping
 
     from pinfold.backends.kept import Kept
     from pinfold.supervisor.decision import Decision
     from pinfold.supervisor.engine import Engine
     from pinfold.supervisor.shapes import Shape
-    from pinfold.tracee.caller import Caller
+    from pinfold.tracee.caller import Caller, Registers
 
 _MOST: Final = 4096
 """Decisions that are kept, of all calls: of a hostile program, some 10 MiB, with paths and
@@ -114,7 +113,7 @@ class Quick:
         # What was looked for last and not found: row, task id, path, directory, key.
         self._missed: tuple[_Row, int, bytes, bytes, tuple[Any, ...]] | None = None
 
-    def find(self, task: Caller, registers: ctypes.Array[ctypes.c_uint64]) -> Known | None:
+    def find(self, task: Caller, registers: Registers) -> Known | None:
         """Returns what is done about the call that a task is about to make; None for the long way.
 
         Its path is in the task's kept slot then, with its NUL.
@@ -149,7 +148,9 @@ class Quick:
             if found is None:
                 return None
             base = found
-        key = (path, base, row.scalars(registers), task.shares, task.program)
+        # Who can be fooled about a directory matters where the path starts from one.
+        shares = path[:1] != b"/" and task.shares
+        key = (path, base, row.scalars(registers), shares, task.program)
         known = row.known.get(key)
         if known is None:
             known = self._decided(task, kept, row, path, base)
@@ -220,9 +221,7 @@ def _fits(shape: Shape) -> bool:
     )
 
 
-def _directory(
-    task: Caller, kept: Kept, row: _Row, registers: ctypes.Array[ctypes.c_uint64]
-) -> bytes | None:
+def _directory(task: Caller, kept: Kept, row: _Row, registers: Registers) -> bytes | None:
     # The name of the directory that a relative path starts from; None where that takes a closer
     # look.
     link = kept.directory

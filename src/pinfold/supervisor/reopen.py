@@ -36,11 +36,10 @@ from pinfold.uapi.fs import (
 )
 
 if TYPE_CHECKING:
-    import ctypes
-
     from pinfold.codec.image import Image
     from pinfold.codec.openhow import OpenHow
     from pinfold.supervisor.decision import Judged
+    from pinfold.tracee.caller import Registers
 
 _OPENAT2: Final = NR["openat2"]
 _U64: Final = (1 << 64) - 1
@@ -73,7 +72,7 @@ _MODE: Final = 0o7777
 
 def plan(
     call: str,
-    registers: ctypes.Array[ctypes.c_uint64],
+    registers: Registers,
     image: Image,
     judged: Judged,
     how: OpenHow | None,
@@ -154,7 +153,7 @@ def pipe(link: bytes, flags: int, resolve: int) -> Inject | int:
     return Inject(opened, bool(flags & os.O_CLOEXEC), ours=True)
 
 
-def _asked(call: str, registers: ctypes.Array[ctypes.c_uint64]) -> tuple[int, int]:
+def _asked(call: str, registers: Registers) -> tuple[int, int]:
     if call == "creat":
         flags, mode = os.O_CREAT | os.O_WRONLY | os.O_TRUNC, registers[ARGUMENTS[1]]
     else:

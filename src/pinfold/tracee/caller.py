@@ -9,9 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    import ctypes
-
     from pinfold.tracee.task import AddressSpace
+
+
+class Registers(Protocol):
+    """The registers of a call, to be looked at: by index, as ``arch`` has them."""
+
+    def __getitem__(self, register: int, /) -> int:
+        """Returns what one of them holds, a ``u64``."""
 
 
 class Caller(Protocol):
@@ -42,8 +47,8 @@ class Caller(Protocol):
         """The slot that it keeps; see ``backends.kept``."""
 
     @property
-    def registers(self) -> ctypes.Array[ctypes.c_uint64]:
+    def registers(self) -> Registers:
         """Its registers at the call, as far as they are known: number, arguments, call site."""
 
-    def load(self) -> ctypes.Array[ctypes.c_uint64]:
+    def load(self) -> Registers:
         """Returns :attr:`registers`, made sure that they are the call's."""

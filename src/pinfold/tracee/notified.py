@@ -20,7 +20,6 @@ The slot and the place of the pin are kept: one is ours, the other is only tried
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 from typing import TYPE_CHECKING, Final
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 _ALONE: Final = 3
 """Links to the directory of a process's threads: two, and one for each of them."""
 
-_Registers = ctypes.c_uint64 * REGISTERS
 _NUMBER: Final = (1 << 64) - 1
 _A, _B, _C, _D, _E, _F = ARGUMENTS
 
@@ -81,7 +79,8 @@ class Notified:
     def __init__(self, tid: int, known: Known) -> None:
         self.tid: Final = tid
         self._known = known
-        self.registers: ctypes.Array[ctypes.c_uint64] = _Registers()
+        # A list is what costs the hot loop least.
+        self.registers: list[int] = [0] * REGISTERS
         self.space = AddressSpace()
         self.kept: Any = None
         self.larger: Any = None
@@ -93,7 +92,7 @@ class Notified:
     def __repr__(self) -> str:
         return f"<thread {self.tid} in notification {self.cookie:#x}>"
 
-    def called(self, fields: tuple[int, ...]) -> ctypes.Array[ctypes.c_uint64]:
+    def called(self, fields: tuple[int, ...]) -> list[int]:
         """Takes a notification of this thread; returns its registers.
 
         Args:
@@ -119,7 +118,7 @@ class Notified:
         self._program = self._shares = None
         return registers
 
-    def load(self) -> ctypes.Array[ctypes.c_uint64]:
+    def load(self) -> list[int]:
         """Returns the registers, which nobody changes."""
         return self.registers
 
