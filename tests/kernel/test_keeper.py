@@ -206,6 +206,18 @@ def test_a_keeper_that_is_gone_is_told() -> None:
             one.keeper.end()
 
 
+def test_a_keeper_that_is_gone_before_it_read_what_it_was_told() -> None:
+    # That is heard in another way (ECONNRESET).
+    one = Keeper()
+    try:
+        with open(os.devnull, "rb") as listener:
+            one.take(listener.fileno())
+        with pytest.raises(InternalError, match="keeper has ended"):
+            one.meet()
+    finally:
+        one.close()
+
+
 def test_nobody_inside_reaches_it() -> None:
     script = f"""
 import ctypes

@@ -222,7 +222,11 @@ class Keeper:
         if not ready.poll(_ANSWER_MS):
             raise InternalError("the sandbox's keeper does not answer")
         room = socket.CMSG_SPACE(_CREDENTIALS.size)
-        data, control, _, _ = self._ours.recvmsg(_MESSAGE.size, room)
+        try:
+            data, control, _, _ = self._ours.recvmsg(_MESSAGE.size, room)
+        except ConnectionResetError:
+            # It left unread what it was told.
+            data, control = b"", []
         if len(data) != _MESSAGE.size:
             raise InternalError("the sandbox's keeper has ended")
         sender = 0

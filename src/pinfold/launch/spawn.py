@@ -166,7 +166,7 @@ def launch(
             child is killed when it raises.
 
     Raises:
-        LaunchError: A step in the child failed.
+        LaunchError: A step in the child failed, or somebody killed it.
         UnsupportedError: An outer sandbox holds a listener, or we may not fetch the child's.
         OSError: fork or a descriptor failed.
     """
@@ -184,8 +184,10 @@ def launch(
                 if meanwhile is not None:
                     meanwhile()
                 listener = _take_over(pid, pidfd, ours, command.argv[0], ready, taken)
-            except BaseException:
+            except BaseException as error:
                 os.close(pidfd)
+                if isinstance(error, BrokenPipeError | ConnectionResetError | ProcessLookupError):
+                    raise _ended_early(command.argv[0]) from error
                 raise
         except BaseException:
             os.kill(pid, signal.SIGKILL)
@@ -306,6 +308,10 @@ def _take_over(
     return listener
 
 
+def _ended_early(name: bytes) -> LaunchError:
+    return LaunchError(f"{os.fsdecode(name)}: its process ended before it was started", 125)
+
+
 def _expect(channel: socket.socket, wanted: bytes, name: bytes) -> int:
     data = channel.recv(_MESSAGE.size)
     kind, number, stage = _MESSAGE.unpack(data) if len(data) == _MESSAGE.size else (b"", 0, 0)
@@ -313,7 +319,7 @@ def _expect(channel: socket.socket, wanted: bytes, name: bytes) -> int:
         return int(number)
     what = os.fsdecode(name)
     if kind != _FAILED:
-        raise LaunchError(f"{what}: its process ended before it was started", 125)
+        raise _ended_early(name)
     if stage == _FILTER and number == errno.EBUSY:
         raise UnsupportedError(
             "the seccomp filter was refused (EBUSY): pinfold runs inside a sandbox that has a"
