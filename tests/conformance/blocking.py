@@ -131,6 +131,11 @@ def sleeps_in(tid: int, number: int, first: int | None = None) -> bool:
     )
 
 
+def waits_to_seize(tid: int) -> bool:
+    """Returns whether a tracer waits for the end of an exec, to seize a thread of that process."""
+    return "ptrace_attach" in _proc(tid, "wchan")
+
+
 def await_sleep(tid: int, number: int, first: int | None = None) -> None:
     """Waits until a task sleeps within a system call; see ``sleeps_in``."""
     until(f"{tid} sleeps in call {number}", lambda: sleeps_in(tid, number, first))

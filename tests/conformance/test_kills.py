@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import mmap
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -46,9 +48,10 @@ from tests.conformance.blocking import (
     tracers,
     unless_gone,
     until,
+    waits_to_seize,
     with_sigtrap,
 )
-from tests.conformance.support import BASE, PATIENCE, Memory, Target, ends, refused
+from tests.conformance.support import BASE, PAGE, PATIENCE, Memory, Target, ends, refused
 from tests.kernel import support as processes
 from tests.programs import ROOT, values
 
@@ -371,6 +374,55 @@ def test_a_sibling_executes_a_program(
     assert seen["again.result"] == "0"
     assert seen["again.pid"] == str(target.pid)
     assert seen["again.leader"] == "1"
+
+
+@contextlib.contextmanager
+def held_up(file: Path) -> Iterator[None]:
+    """Has whoever opens a file wait for the end of the block (a lease, ``fcntl(2)``)."""
+    before = signal.signal(signal.SIGIO, lambda *_: None)
+    fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        yield
+    finally:
+        os.close(fd)
+        signal.signal(signal.SIGIO, before)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="what a tracer waits for is root's to see")
+def test_an_exec_waits_for_one_thread_while_another_is_redirected(
+    backend: Backend, pin: Memory, fifo: Fifo, tmp_path: Path
+) -> None:
+    """To seize one waits for the exec, and that waits until somebody has reaped the other."""
+    interpreter = tmp_path / "interpreter"
+    shutil.copy("/bin/true", interpreter)
+    script = tmp_path / "script"
+    script.write_text(f"#!{interpreter}\n")
+    script.chmod(0o755)
+    outcome: list[int] = []
+
+    def ask(target: Target, call: Notification) -> None:
+        try:
+            redirect(target.listener, call, pin, b"/dev/null", PAGE)
+            outcome.append(0)
+        except OSError as error:
+            outcome.append(error.errno or 0)
+
+    with support.target(backend, program("kill_seized", str(script), OWN), TRAP) as target:
+        blocked(target.listener, target.receive(), pin, fifo)
+        with held_up(interpreter):
+            target.go()
+            await_sleep(target.pid, NR["execve"])
+            target.go()
+            asking = threading.Thread(target=ask, args=(target, target.receive()))
+            asking.start()
+            until(
+                "the tracer waits for the exec, or there is none",
+                lambda: bool(outcome) or any(map(waits_to_seize, tracers())),
+            )
+        asking.join(PATIENCE)
+        target.finish()
+    assert outcome == [errno.ENOENT if backend == "interrupt" else 0]
 
 
 @pytest.mark.parametrize("how", ["returns", "blocks"])

@@ -103,6 +103,10 @@ class Waits:
         self._queue.setdefault(tid, deque()).appendleft(status)
         self._queue.move_to_end(tid, last=False)
 
+    def keep(self, tid: int, status: int) -> None:
+        """Keeps a result for later, behind what is there of the same task."""
+        self._queue.setdefault(tid, deque()).append(status)
+
     def stop_of(self, tid: int) -> int:
         """Returns the next stop status of one task, keeping all other results for later.
 
@@ -118,7 +122,7 @@ class Waits:
             if other == tid:
                 status = found
             else:
-                self._keep(other, found)
+                self.keep(other, found)
         return self._live(tid, status)
 
     def poll(self, tid: int) -> int | None:
@@ -140,7 +144,7 @@ class Waits:
             if other == tid:
                 status = found
             else:
-                self._keep(other, found)
+                self.keep(other, found)
         return self._live(tid, status)
 
     def _take(self, flags: int) -> tuple[int, int]:
@@ -160,16 +164,13 @@ class Waits:
                 return
             if not tid:
                 return
-            self._keep(tid, status)
+            self.keep(tid, status)
 
     def _first(self) -> tuple[int, int]:
         tid = next(iter(self._queue))
         status = self._kept(tid)
         assert status is not None
         return tid, status
-
-    def _keep(self, tid: int, status: int) -> None:
-        self._queue.setdefault(tid, deque()).append(status)
 
     def _kept(self, tid: int) -> int | None:
         statuses = self._queue.get(tid)
@@ -182,6 +183,6 @@ class Waits:
 
     def _live(self, tid: int, status: int) -> int:
         if not stopped(status):
-            self._keep(tid, status)
+            self.keep(tid, status)
             raise TraceeGone(tid)
         return status

@@ -1,8 +1,9 @@
 """The tracer: seizes tasks, pins, redirects, restores, and lets go.
 
-One process, one thread, one loop: requests come over a socket, stops by SIGCHLD. What a held task
-is doing, and what its stops mean, is in ``held``. Work on a parked task (an injected call) waits
-for that task; the loop never waits for a flying one.
+One process, one loop: requests come over a socket, stops by SIGCHLD. What a held task is doing, and
+what its stops mean, is in ``held``. Work on a parked task (an injected call) waits for that task;
+the loop never waits for a flying one. A second thread helps out where seizing a task is in the way
+of what that waits for (``seizing``).
 
 A flying call may be let through by its filter, now that its arguments are others, and block. Nobody
 hears of it then; that it sleeps in the call is what ``/proc/TID/syscall`` says.
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from pinfold.arch.x86_64 import ARGUMENTS, NO_SYSCALL, ORIG_RAX, RAX, RIP
 from pinfold.backends.interrupt import wire
 from pinfold.backends.interrupt.held import FLYING, LEAVING, PARKED, RETURNING, Held
+from pinfold.backends.interrupt.seizing import Seizing
 from pinfold.backends.interrupt.waiting import LOOK_MS, Announcing, Patient, ours
 from pinfold.backends.interrupt.wire import LARGEST, Reply, Request
 from pinfold.errors import TraceeGone
@@ -70,6 +72,7 @@ class Tracer:
         self._shared = shared
         self._signals = signals.signal_descriptor([signal.SIGCHLD])
         self._waits = Patient(self._signals)
+        self._seizing = Seizing(self._waits.keep)
         self._held: dict[int, Held] = {}
         # (memfd, address of its first byte) -> bytes that were pinned, oldest first.
         self._pins: OrderedDict[tuple[sealed.File, int], int] = OrderedDict()
@@ -273,7 +276,7 @@ class Tracer:
             held = None
         if held is None:
             try:
-                ptrace.seize(request.tid, _OPTIONS)
+                self._seizing.seize(request.tid, _OPTIONS)
             except OSError as error:
                 # A dying task says EPERM too.
                 if error.errno == errno.ESRCH or not self._valid(request.cookie):
