@@ -32,6 +32,23 @@ def test_good(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("reason", "faults"),
+    [
+        ("bypass-forgotten-getxattrat: this machine has no getxattrat", 0),
+        ("race-open is not for the native back end", 0),
+        # That is for the kernel's configuration to have.
+        ("bypass-userfaultfd: this machine has no userfaultfd", 1),
+        ("no native back end", 1),
+    ],
+)
+def test_an_attack_that_was_skipped(tmp_path: Path, reason: str, faults: int) -> None:
+    left(tmp_path, case(), case("two[native]", "skipped", reason), name="attacks")
+    found = problems(tmp_path, name="attacks")
+    assert len(found) == faults
+    assert all("skipped" in one for one in found)
+
+
+@pytest.mark.parametrize(
     ("ended", "words"),
     [
         (GOOD._replace(status=None, timed_out=True), "still running"),
