@@ -264,9 +264,7 @@ def _told(pid: int, what: int) -> int | None:
 
 def tracers() -> set[int]:
     """Returns the processes that the interrupt back end started for this one."""
-    return {
-        pid for pid in processes.descendants(os.getpid()) if _proc(pid, "comm").strip() == _TRACER
-    }
+    return {pid for pid in processes.descendants(os.getpid()) if processes.comm(pid) == _TRACER}
 
 
 def gone(error: OSError) -> bool:

@@ -201,8 +201,7 @@ class NotifiedBackend:
         if answer is None:
             answer = kept.answers[register] = _to_start(kept, _INDEX[register])
         _set_notification(answer, 0, task.cookie)
-        if not self._sent(answer):
-            self._put(task, kept.slot.arena, answer)
+        self._made(task, kept.slot.arena, answer)
 
     def resume(self, task: Notified) -> None:
         """Has the call made as it is: nothing of it was in memory.
@@ -245,30 +244,17 @@ class NotifiedBackend:
         if not mask:
             self.resume(task)
             return
-        self._made(task, slot.arena, mask, pointers, args, lengths)
-
-    def _made(
-        self,
-        task: Notified,
-        arena: Arena,
-        mask: int,
-        pointers: int,
-        args: list[int],
-        lengths: list[int],
-    ) -> None:
-        how = redirect.encode_redirect(
-            task.cookie,
-            abi.SECCOMP_REDIRECT_FLAG_CONTINUE,
-            mask,
-            pointers,
-            args,
-            lengths,
-            arena.fd,
+        flags = abi.SECCOMP_REDIRECT_FLAG_CONTINUE
+        arena = slot.arena
+        self._made(
+            task,
+            arena,
+            redirect.encode_redirect(task.cookie, flags, mask, pointers, args, lengths, arena.fd),
         )
-        if not self._sent(how):
-            self._put(task, arena, how)
 
-    def _put(self, task: Notified, arena: Arena, how: bytes | bytearray) -> None:
+    def _made(self, task: Notified, arena: Arena, how: bytes | bytearray) -> None:
+        if self._sent(how):
+            return
         self._install(task, arena)
         if not self._sent(how):
             # Not even where it has just been put: somebody has changed the memory meanwhile.

@@ -189,7 +189,6 @@ class Listening:
 
     def _supervise(self) -> None:
         self._watch.start()
-        listener = self._launched.listener
         # Each descriptor that is polled costs each call something: those that hardly ever have
         # anything to say are polled as one. The listener itself is none of them, since an epoll
         # would not pass on that the supervisor is to be woken on the caller's processor.
@@ -201,21 +200,25 @@ class Listening:
                 self._keeper.pidfd,
             ):
                 others.register(fd, select.EPOLLIN)
-            polled = select.poll()
-            polled.register(listener, select.POLLIN)
-            polled.register(others, select.POLLIN)
-            poll = polled.poll
-            receive = self._receive
-            while not self._wanted_dead:
-                for fd, event in poll():
-                    if fd != listener:
-                        if self._heard(others):
-                            return
-                    elif event & select.POLLIN:
-                        receive()
-                    else:
-                        # Nobody is left under the filter. COMMAND's end comes next.
-                        polled.unregister(listener)
+            self._serve(others)
+
+    def _serve(self, others: select.epoll) -> None:
+        listener = self._launched.listener
+        polled = select.poll()
+        polled.register(listener, select.POLLIN)
+        polled.register(others, select.POLLIN)
+        poll = polled.poll
+        receive = self._receive
+        while not self._wanted_dead:
+            for fd, event in poll():
+                if fd != listener:
+                    if self._heard(others):
+                        return
+                elif event & select.POLLIN:
+                    receive()
+                else:
+                    # Nobody is left under the filter. COMMAND's end comes next.
+                    polled.unregister(listener)
 
     def _heard(self, others: select.epoll) -> bool:
         # Whatever it is, but a call. Returns whether COMMAND has ended.
@@ -263,8 +266,7 @@ class Listening:
         else:
             # It calls again: its last call is over, and if that had no verdict yet, nobody waits.
             self._parked.drop(tid)
-            if task.larger is not None:
-                self._backend.over(task)
+            self._backend.over(task)
         registers = task.called(fields)
         try:
             known = self._find(task, registers)
